@@ -1,0 +1,52 @@
+# Two commands do everything on a fresh machine: make demo, make test. CI runs make check.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+
+.PHONY: help demo test check format lint types imports migrations wheel clean install
+
+help: ## say what can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("promptd needs Python 3.11 or later; set PYTHON=python3.12, say" if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable . --group dev
+	@touch $@
+
+install: $(STAMP) ## make .venv with promptd and what its tests need
+
+demo: $(STAMP) ## run the main job: a login that has expired, a fallback, the ledger (Ctrl-C ends it)
+	@$(BIN)/promptd demo $(DEMO)
+
+test: $(STAMP) ## run all tests
+	$(BIN)/python -m pytest $(PYTEST)
+
+check: format lint types imports test migrations ## everything that CI checks
+
+format: $(STAMP) ## is everything formatted? (make fix formats)
+	$(BIN)/ruff format --check .
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+imports: $(STAMP) ## does everybody import only what lies below?
+	$(BIN)/lint-imports
+
+migrations: $(STAMP) ## do the migrations lead to the tables of the code?
+	$(BIN)/python -m pytest --quiet tests/integration/test_migrations.py
+
+fix: $(STAMP) ## format, and mend what ruff can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+wheel: $(STAMP) ## build dist/promptd-*.whl
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean: ## remove what make made
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,1 @@
+"""What a run is and does: definitions, targets, credentials, providers, the ledger."""

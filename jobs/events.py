@@ -1,0 +1,155 @@
+"""What happens, said once: frozen events that logs and metrics listen to. Nobody in `jobs` knows either."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from jobs.attempt import Purpose
+from jobs.errors import ErrorClass
+from jobs.run import ClaimedRun, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class RunClaimed:
+    """A due instant became a run; `lateness` is claim minus instant, in seconds."""
+
+    run: ClaimedRun
+    lateness: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunDecided:
+    """An instant ended without a run: skipped or missed."""
+
+    job: str
+    scheduled_for: datetime
+    state: str
+    reason: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """A worker took a run up; `waited` is the time in the queue, in seconds."""
+
+    run: ClaimedRun
+    waited: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished:
+    """A run ended; `seconds` is the time from start to end."""
+
+    run: ClaimedRun
+    outcome: Outcome
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptSettled:
+    """A request was answered, or failed; `error_class` is None on success, `latency` in seconds."""
+
+    attempt_id: int
+    run_id: int | None
+    provider: str
+    model: str
+    credential: str
+    purpose: Purpose
+    error_class: ErrorClass | None
+    rule: str
+    http_status: int | None
+    code: str | None
+    latency: float
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TargetPassedOver:
+    """A target was not asked."""
+
+    run_id: int | None
+    provider: str
+    model: str
+    error_class: ErrorClass
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class FellBack:
+    """A chain left one target for the next."""
+
+    run_id: int | None
+    from_provider: str
+    to_provider: str
+    error_class: ErrorClass
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialMarked:
+    """A credential, model, group or endpoint was closed; `until` None: until somebody mends it."""
+
+    provider: str
+    credential: str
+    scope: str
+    error_class: ErrorClass
+    code: str | None
+    until: datetime | None
+    attempt_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttributionWasRefused:
+    """The store refused a mark that its attempt had not earned: a bug, to be alerted on."""
+
+    attempt_id: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshSettled:
+    """A login was refreshed, or not; `outcome` is `succeeded`, `adopted` or an error class."""
+
+    provider: str
+    credential: str
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class WriteFailed:
+    """The database refused a write; `kind` is `full`, `locked` or `other`."""
+
+    kind: str
+    message: str
+
+
+Event = (
+    RunClaimed
+    | RunDecided
+    | RunStarted
+    | RunFinished
+    | AttemptSettled
+    | TargetPassedOver
+    | FellBack
+    | CredentialMarked
+    | AttributionWasRefused
+    | RefreshSettled
+    | WriteFailed
+)
+Listener = Callable[[Event], None]
+
+
+class Events:
+    """Hands each event to every listener, in the order they were added, in the caller's thread."""
+
+    def __init__(self, *listeners: Listener) -> None:
+        self._listeners = list(listeners)
+
+    def listen(self, listener: Listener) -> None:
+        """Add a listener; it must not block and must not raise."""
+        self._listeners.append(listener)
+
+    def emit(self, event: Event) -> None:
+        """Tell everybody."""
+        for listener in self._listeners:
+            listener(event)

@@ -1,0 +1,65 @@
+"""Prompts: sandboxed Jinja2 templates in, the text that a model sees out."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from functools import cache
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from jinja2 import StrictUndefined, TemplateSyntaxError, meta
+from jinja2 import TemplateError as JinjaError
+from jinja2.exceptions import SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from jobs.errors import TemplateError
+
+NAMES = frozenset({"job", "scheduled_for", "now", "vars"})
+LONGEST_PROMPT = 2_000_000
+
+
+@cache
+def _environment(zone: ZoneInfo) -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=False)
+
+    def localtime(moment: datetime, form: str = "%Y-%m-%d %H:%M %Z") -> str:
+        return moment.astimezone(zone).strftime(form)
+
+    environment.filters["localtime"] = localtime
+    return environment
+
+
+def check_template(text: str) -> None:
+    """Raise TemplateError when `text` does not compile or uses a name that no prompt has."""
+    environment = _environment(ZoneInfo("UTC"))
+    try:
+        tree = environment.parse(text)
+        environment.compile(tree)
+    except TemplateSyntaxError as exc:
+        raise TemplateError(f"line {exc.lineno}: {exc.message}") from exc
+    unknown = sorted(meta.find_undeclared_variables(tree) - NAMES - set(environment.globals))
+    if unknown:
+        raise TemplateError(
+            f"{unknown[0]!r} is not a name that prompts have; there are {', '.join(sorted(NAMES))}"
+        )
+
+
+def render(text: str, *, zone: ZoneInfo, names: Mapping[str, Any]) -> str:
+    """Return the rendered text. CPU-bound: call it off the loop.
+
+    Raises TemplateError for an undefined name, a refused operation, or a result of over 2,000,000 characters.
+    """
+    try:
+        parts: list[str] = []
+        length = 0
+        for part in _environment(zone).from_string(text).generate(**names):
+            length += len(part)
+            if length > LONGEST_PROMPT:
+                raise TemplateError(
+                    f"the prompt grows past {LONGEST_PROMPT:,} characters; shorten what goes into it"
+                )
+            parts.append(part)
+    except SecurityError as exc:
+        raise TemplateError(f"not allowed in a template: {exc}") from exc
+    except (JinjaError, TypeError, ValueError, ArithmeticError, LookupError, OverflowError) as exc:
+        raise TemplateError(f"{type(exc).__name__}: {exc}") from exc
+    return "".join(parts)

@@ -1,0 +1,18 @@
+"""Values out of documents that anybody may have written: text that can be stored, counts that are counts."""
+
+from typing import Any
+
+
+def well_formed(text: str) -> str:
+    """Return `text` without lone surrogates: JSON may hold them, files and databases may not.
+
+    A pair that a stream has cut in two is one character again.
+    """
+    if text.isascii():
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def count(value: Any) -> int | None:
+    """Return a number of tokens, or None for what is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

@@ -1,0 +1,85 @@
+"""What the chain is asked and what it answers: values, and the budget that one call of it has."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from jobs import clock
+from jobs.attempt import Attempt, Purpose, Step, Wait
+from jobs.errors import ErrorClass, PromptdError
+from jobs.providers.recovery import MOST_REQUESTS, goes_on
+from jobs.request import Completion
+from jobs.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """For whom the chain works, and what it may do. `deadline` is a moment of `clock.monotonic`."""
+
+    targets: tuple[Target, ...]
+    deadline: float
+    run_id: int | None = None
+    tries: int = 1
+    purpose: Purpose = Purpose.MAIN
+    fallback_on: frozenset[ErrorClass] = frozenset()
+    repeat_safe: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A proved answer, who gave it, and for what class the first target was left (None: it answered)."""
+
+    completion: Completion
+    attempt: Attempt
+    fallback_reason: ErrorClass | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A target that was left without an answer, and why."""
+
+    target: Target
+    error_class: ErrorClass
+    message: str
+
+
+class ChainExhausted(PromptdError):
+    """No target gave an answer; `left` tells of each, in order. The first one's class is the run's."""
+
+    def __init__(self, left: Sequence[Left]) -> None:
+        self.left = tuple(left)
+        super().__init__("; ".join(f"{each.target}: {each.error_class}: {each.message}" for each in left))
+
+    @property
+    def error_class(self) -> ErrorClass:
+        """The class for which the first target was left."""
+        return self.left[0].error_class
+
+
+@dataclass(slots=True)
+class Progress:
+    """What one call of the chain has spent, over all of its targets."""
+
+    call: Call
+    requests: int = 0
+    wait: Wait = field(default_factory=Wait)
+
+    @property
+    def time_left(self) -> timedelta:
+        return timedelta(seconds=max(0.0, self.call.deadline - clock.monotonic()))
+
+    @property
+    def requests_left(self) -> int:
+        return MOST_REQUESTS - self.requests
+
+
+def step_out(error_class: ErrorClass, progress: Progress, target: Target, following: Target | None) -> Step:
+    """Return `next_target` where the chain may and can go on from a target left for this class, else `stop`."""
+    if following is None or progress.requests_left <= 0:
+        return Step.STOP
+    allowed = goes_on(
+        error_class,
+        allowed=progress.call.fallback_on,
+        other_provider=following.provider != target.provider,
+    )
+    return Step.NEXT_TARGET if allowed else Step.STOP

@@ -1,0 +1,195 @@
+"""The way out: one openai SDK client and one connection pool for every provider; exceptions end here."""
+
+import asyncio
+import json
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from datetime import timedelta
+from typing import Any
+
+import aiohttp
+import httpx2
+from openai import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    AsyncOpenAI,
+    AsyncStream,
+    DefaultAioHttpClient,
+    Omit,
+    OpenAIError,
+)
+
+from jobs.attempt import Attempt
+from jobs.providers.answer import Answer, Origin, TransportFailure
+from jobs.providers.api_modes import MODES, sse_events
+from jobs.providers.registry import Provider
+from jobs.request import Request
+
+LARGEST_BODY = 16 * 1024 * 1024
+CONNECT_TIMEOUT = 10.0
+_MOST_CONNECTIONS = 4096
+_KEEP_ALIVE = 30.0
+_NO_KEY = "no-key-required"
+_TIMEOUTS = (TimeoutError, httpx2.TimeoutException, aiohttp.ServerTimeoutError)
+_TLS = (ssl.SSLError, aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError)
+
+
+class BodyTooLarge(httpx2.RequestError):
+    """A body went past the limit; the rest is not read."""
+
+
+class _Sdk(AsyncOpenAI):
+    """The SDK without what it takes from OPENAI_* variables: it would send that to every provider."""
+
+    @property
+    def default_headers(self) -> dict[str, str | Omit]:
+        """Only what each provider may know of us; the attempt adds its own."""
+        return {
+            "Accept": "application/json",
+            "Content-Type": "application/json",
+            "User-Agent": self.user_agent,
+        }
+
+
+class _Bounded(httpx2.AsyncByteStream):
+    """A body that ends with an error once it is larger than the limit."""
+
+    def __init__(self, stream: httpx2.AsyncByteStream, limit: int) -> None:
+        self._stream, self._limit = stream, limit
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        read = 0
+        async for chunk in self._stream:
+            read += len(chunk)
+            if read > self._limit:
+                raise BodyTooLarge(f"the answer is larger than {self._limit} bytes")
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+async def _bound(response: httpx2.Response) -> None:
+    assert isinstance(response.stream, httpx2.AsyncByteStream)
+    response.stream = _Bounded(response.stream, LARGEST_BODY)
+
+
+class Client:
+    """Asks providers and token endpoints. Opened inside a running loop, closed by `close()`."""
+
+    def __init__(self) -> None:
+        # Keys go to the target's host only: a redirect is an answer, never followed.
+        self._http = DefaultAioHttpClient(
+            follow_redirects=False,
+            event_hooks={"response": [_bound]},
+            limits=httpx2.Limits(max_connections=_MOST_CONNECTIONS, keepalive_expiry=_KEEP_ALIVE),
+        )
+        self._sdk = _Sdk(
+            api_key=_NO_KEY, base_url="http://localhost:9", max_retries=0, http_client=self._http
+        )
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._sdk.close()
+
+    async def ask(
+        self, attempt: Attempt, provider: Provider, request: Request, *, timeout: timedelta
+    ) -> Answer:
+        """Send one request and return what came back; never raises for what a server does.
+
+        `timeout` bounds the whole exchange, whatever the server trickles. A streamed answer is read to
+        its end and returned as the document that its events add up to.
+        """
+        mode = MODES[attempt.api_mode]
+        body = mode.body(request, model=attempt.target.model, stream=provider.stream, store=provider.store)
+        options: Any = {
+            "headers": _headers(attempt, provider),
+            "timeout": httpx2.Timeout(timeout.total_seconds(), connect=CONNECT_TIMEOUT),
+        }
+        try:
+            async with asyncio.timeout(timeout.total_seconds()):
+                response = await self._sdk.post(
+                    attempt.base_url + mode.PATH,
+                    cast_to=httpx2.Response,
+                    body=body,
+                    options=options,
+                    stream=True,
+                    stream_cls=AsyncStream[Any],
+                )
+                answer = await _read(response)  # type: ignore[arg-type]
+        except APIStatusError as exc:
+            return _answer(exc.response.status_code, exc.response.headers, exc.response.content)
+        except (OpenAIError, httpx2.HTTPError, httpx2.InvalidURL, aiohttp.ClientError, OSError) as exc:
+            return _no_answer(exc)
+        if _is_event_stream(answer.headers):
+            events = sse_events(answer.body.decode("utf-8", "replace"))
+            return _answer(answer.status or 0, answer.headers, _as_json(mode.document_of(events)))
+        return answer
+
+    async def post_form(self, url: str, form: Mapping[str, str], *, timeout: timedelta) -> Answer:
+        """Send a form to a token endpoint (RFC 6749 section 3.2) and return what came back."""
+        try:
+            async with asyncio.timeout(timeout.total_seconds()):
+                response = await self._http.post(url, data=dict(form), headers={"Accept": "application/json"})
+        except (httpx2.HTTPError, httpx2.InvalidURL, aiohttp.ClientError, OSError) as exc:
+            return _no_answer(exc, Origin.TOKEN)
+        return _answer(response.status_code, response.headers, response.content, Origin.TOKEN)
+
+
+def _headers(attempt: Attempt, provider: Provider) -> dict[str, str]:
+    headers = {"Accept-Encoding": "identity", **provider.headers}
+    if provider.account_header and attempt.account_id:
+        headers[provider.account_header] = attempt.account_id
+    key = attempt.secret.reveal() if attempt.secret else _NO_KEY
+    return {**headers, "Authorization": f"Bearer {key}"}
+
+
+async def _read(response: httpx2.Response) -> Answer:
+    try:
+        body = await response.aread()
+    except BodyTooLarge:
+        body = b""  # nothing that can be proved an answer
+    finally:
+        await response.aclose()
+    return _answer(response.status_code, response.headers, body)
+
+
+def _answer(status: int, headers: Mapping[str, str], body: bytes, origin: Origin = Origin.MODEL) -> Answer:
+    return Answer(status, {name.lower(): value for name, value in headers.items()}, body, origin=origin)
+
+
+def _no_answer(error: BaseException, origin: Origin = Origin.MODEL) -> Answer:
+    never_connected = any(isinstance(cause, aiohttp.ClientConnectorError) for cause in _causes(error))
+    return Answer(None, failure=failure_of(error), origin=origin, left=not never_connected)
+
+
+def _is_event_stream(headers: Mapping[str, str]) -> bool:
+    return headers.get("content-type", "").partition(";")[0].strip().lower() == "text/event-stream"
+
+
+def _as_json(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(document).encode()
+
+
+def failure_of(error: BaseException) -> TransportFailure:
+    """Say why no answer came, by the innermost cause that tells.
+
+    The aiohttp transport reports a refused connection as a connect timeout, which the SDK reports as
+    APITimeoutError: only the chain of causes tells the two apart.
+    """
+    causes = list(_causes(error))
+    if any(isinstance(cause, _TLS) for cause in causes):
+        return TransportFailure.TLS
+    ours = (APITimeoutError, APIConnectionError, httpx2.RequestError)
+    innermost = next((cause for cause in reversed(causes) if not isinstance(cause, ours)), causes[-1])
+    if isinstance(innermost, _TIMEOUTS):
+        return TransportFailure.TIMEOUT
+    return TransportFailure.CONNECTION
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    causes = [error]
+    while (cause := causes[-1].__cause__) is not None and cause not in causes:
+        causes.append(cause)
+    return causes

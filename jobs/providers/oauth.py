@@ -1,0 +1,236 @@
+"""Refreshing a login (RFC 6749 section 6): one refresher at a time, and no refresh token is sent twice blindly."""
+
+import asyncio
+import base64
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection
+
+from jobs import clock
+from jobs.attempt import Attempt, Purpose, Wait
+from jobs.credential import Readable
+from jobs.errors import ErrorClass
+from jobs.providers.answer import Answer
+from jobs.providers.client import Client
+from jobs.providers.secrets import Keyring
+from jobs.request import ApiMode
+from jobs.secret import Redactor, Secret
+from jobs.store import attempts as attempt_verbs
+from jobs.store import tokens
+from jobs.store.attempts import Place
+from jobs.store.store import Store
+from jobs.store.tokens import SealedTokens
+from jobs.target import Target
+
+REQUEST_TIMEOUT = timedelta(seconds=30)
+_LEASE = timedelta(seconds=60)
+_LEASE_POLL = 0.1
+_OK = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """Somebody else had stored a newer token: nothing was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswerable:
+    """Nothing was sent, because nothing may be: `answer_lost`, or the login is being refreshed elsewhere."""
+
+    error_class: ErrorClass
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """The token endpoint gave new tokens; they are committed."""
+
+    attempt: Attempt
+    answer: Answer
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The token endpoint was asked and gave none; its attempt is still to be settled."""
+
+    attempt: Attempt
+    answer: Answer
+    seconds: float
+
+
+Refresh = Adopted | Unanswerable | Refreshed | Refused
+
+
+class Refresher:
+    """Refreshes logins. Its attempts are opened here and settled by the chain, like every other."""
+
+    def __init__(self, *, store: Store, client: Client, keyring: Keyring, redactor: Redactor) -> None:
+        self._store, self._client, self._keyring, self._redactor = store, client, keyring, redactor
+        self._under_way: set[asyncio.Task[Refresh]] = set()
+
+    async def close(self) -> None:
+        """Wait for refreshes under way: each is bounded, and its new token must not be lost."""
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+
+    async def refresh(self, readable: Readable, place: Place, target: Target, *, left: timedelta) -> Refresh:
+        """Bring a login to a newer generation than `readable`'s.
+
+        Waits for another refresher, at most `left`; inside the lease the row is read again, and a newer
+        token that somebody stored is adopted without a request. A run that is cancelled meanwhile does
+        not take the refresh with it: an answer on its way would be lost with a token that is spent.
+        """
+        task = asyncio.create_task(self._refresh(readable, place, target, left))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return await asyncio.shield(task)
+
+    async def _refresh(self, readable: Readable, place: Place, target: Target, left: timedelta) -> Refresh:
+        owner = uuid.uuid4().hex
+        sealed = await self._lease(readable, owner, left)
+        if sealed is None:
+            return Unanswerable(
+                ErrorClass.AUTH_UNAVAILABLE, "another process is refreshing this login and has not finished"
+            )
+        try:
+            if sealed.generation != readable.generation or sealed.login_id != readable.fingerprint:
+                return Adopted()
+            return await self._ask(readable, sealed, place, target)
+        finally:
+            await self._store.write(tokens.release_lease, readable.credential, owner=owner)
+
+    async def _lease(self, readable: Readable, owner: str, left: timedelta) -> SealedTokens | None:
+        give_up = clock.monotonic() + min(left, _LEASE).total_seconds()
+        while True:
+            now = clock.utcnow()
+            sealed = await self._store.write(
+                tokens.take_lease, readable.credential, owner=owner, now=now, until=now + _LEASE
+            )
+            if sealed is not None or clock.monotonic() >= give_up:
+                return sealed
+            await asyncio.sleep(_LEASE_POLL)
+
+    async def _ask(self, readable: Readable, sealed: SealedTokens, place: Place, target: Target) -> Refresh:
+        oauth = readable.credential.oauth
+        client_id = (oauth and oauth.client_id) or sealed.client_id
+        if oauth is None or sealed.refresh_token is None or client_id is None:
+            return Unanswerable(
+                ErrorClass.AUTH_DEAD,
+                "this login cannot be refreshed: it has no refresh token or client id; log in again",
+            )
+        if sealed.spent_by is not None:
+            return Unanswerable(
+                ErrorClass.AUTH_DEAD,
+                f"the answer to the refresh of attempt {sealed.spent_by} was lost, and its token may be spent; log in again",
+            )
+        attempt = await self._store.write(
+            _open, readable, sealed, place, target, oauth.token_url, now=clock.utcnow()
+        )
+        form = {
+            "grant_type": "refresh_token",
+            "refresh_token": self._keyring.unseal(sealed.refresh_token).reveal(),
+            "client_id": client_id,
+        }
+        self._redactor.learn([Secret(form["refresh_token"])])
+        started = clock.monotonic()
+        answer = await self._client.post_form(oauth.token_url, form, timeout=REQUEST_TIMEOUT)
+        seconds = clock.monotonic() - started
+        granted = _granted(answer)
+        if granted is None:
+            if answer.status is not None or not answer.left:
+                await self._store.write(tokens.unspend, readable.credential, generation=sealed.generation)
+            return Refused(attempt, answer, seconds)
+        await self._store.write(
+            tokens.replace, self._resealed(sealed, granted, clock.utcnow()), generation=sealed.generation
+        )
+        return Refreshed(attempt, answer, seconds)
+
+    def _resealed(self, sealed: SealedTokens, granted: Mapping[str, Any], now: datetime) -> SealedTokens:
+        access = Secret(granted["access_token"])
+        refresh = granted.get("refresh_token")
+        secrets = [access, *([Secret(refresh)] if isinstance(refresh, str) and refresh else [])]
+        self._redactor.learn(secrets)
+        return replace(
+            sealed,
+            generation=sealed.generation + 1,
+            access_token=self._keyring.seal(access),
+            refresh_token=self._keyring.seal(secrets[1]) if len(secrets) > 1 else sealed.refresh_token,
+            issued_at=now,
+            expires_at=_expiry(granted, now),
+            spent_by=None,
+        )
+
+
+def _open(
+    connection: Connection,
+    readable: Readable,
+    sealed: SealedTokens,
+    place: Place,
+    target: Target,
+    token_url: str,
+    *,
+    now: datetime,
+) -> Attempt:
+    """Commit the attempt and that its refresh token is spent, before either leaves."""
+    place = replace(place, purpose=Purpose.REFRESH)
+    attempt_id = attempt_verbs.insert_sent(
+        connection, place, target, readable.credential, base_url=token_url, wait=Wait(), now=now
+    )
+    tokens.spend(connection, readable.credential, generation=sealed.generation, attempt_id=attempt_id)
+    return Attempt(
+        id=attempt_id,
+        target=target,
+        target_index=place.target_index,
+        credential=readable.credential,
+        purpose=Purpose.REFRESH,
+        base_url=token_url,
+        api_mode=ApiMode.CHAT_COMPLETIONS,
+        started_at=now,
+        secret=None,
+        fingerprint=readable.fingerprint,
+    )
+
+
+def _granted(answer: Answer) -> Mapping[str, Any] | None:
+    if answer.status != _OK:
+        return None
+    try:
+        document = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        return None
+    token = document.get("access_token") if isinstance(document, dict) else None
+    return document if isinstance(token, str) and token else None
+
+
+def _expiry(granted: Mapping[str, Any], now: datetime) -> datetime | None:
+    lifetime = granted.get("expires_in")
+    if isinstance(lifetime, int | float) and 0 < lifetime < timedelta(days=3650).total_seconds():
+        return now + timedelta(seconds=lifetime)
+    return expiry_of(Secret(granted["access_token"]))
+
+
+def expiry_of(token: Secret) -> datetime | None:
+    """Return the `exp` of a JSON web token (RFC 7519), unverified; None for an opaque token."""
+    claims = claims_of(token)
+    moment = claims.get("exp")
+    if isinstance(moment, int | float) and 0 < moment < datetime.max.replace(tzinfo=UTC).timestamp():
+        return datetime.fromtimestamp(moment, UTC)
+    return None
+
+
+def claims_of(token: Secret) -> Mapping[str, Any]:
+    """Return the claims of a JSON web token, unverified: for the client id and account that it names."""
+
+    parts = token.reveal().split(".")
+    if len(parts) != 3:
+        return {}
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    except (ValueError, RecursionError):
+        return {}
+    return claims if isinstance(claims, dict) else {}

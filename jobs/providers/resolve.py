@@ -1,0 +1,58 @@
+"""Resolving a target: from its provider's credentials and their marks to one attempt, or a reason for none."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from jobs.credential import Readable, Unreadable
+from jobs.errors import ErrorClass
+from jobs.mark import Mark
+from jobs.providers.pool import Closed, class_of, first_open, words
+from jobs.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """The credential that a request may go with."""
+
+    readable: Readable
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """A target that cannot be asked now, and why."""
+
+    error_class: ErrorClass
+    message: str
+    code: str | None = None
+    closed: tuple[Closed, ...] = ()
+
+
+def resolve_runtime_provider(
+    target: Target,
+    *,
+    credentials: Sequence[Readable | Unreadable],
+    marks: Sequence[Mark],
+    refused: Collection[str] = (),
+    now: datetime,
+) -> Resolved | PassedOver:
+    """Choose the credential for a target. Pure: a failure to resolve is a value like any other.
+
+    `config_error` means that not one secret of the provider can be read.
+    """
+    readable = [each for each in credentials if isinstance(each, Readable)]
+    if not readable:
+        whys = "; ".join(f"{u.credential.label}: {u.why}" for u in credentials if isinstance(u, Unreadable))
+        return PassedOver(ErrorClass.CONFIG_ERROR, f"no key for {target.provider} can be read: {whys}")
+    chosen = first_open(
+        readable, marks, target, refused=refused, only_credential=len(credentials) == 1, now=now
+    )
+    if isinstance(chosen, Readable):
+        return Resolved(chosen)
+    leading = next((why for why in chosen if why.mark), chosen[0])
+    return PassedOver(
+        class_of(chosen),
+        "; ".join(words(why) for why in chosen),
+        code=leading.mark.code if leading.mark else None,
+        closed=tuple(chosen),
+    )

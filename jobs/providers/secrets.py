@@ -1,0 +1,141 @@
+"""Secrets by reference: read when they are needed, known to the redactor, told apart by keyed fingerprints."""
+
+import base64
+import hashlib
+import hmac
+import os
+import secrets
+import stat
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from jobs.credential import SecretReference
+from jobs.errors import SecretUnreadable
+from jobs.secret import Redactor, Secret
+
+LONGEST_SECRET = 64 * 1024
+SHORTEST_SECRET_KEY = 32
+_FINGERPRINT_CHARACTERS = 16
+
+
+class SecretReader:
+    """Reads references against one environment. `file:` secrets are read again when the file changes."""
+
+    def __init__(self, environ: Mapping[str, str], redactor: Redactor) -> None:
+        self._environ = environ
+        self._redactor = redactor
+        self._files: dict[Path, tuple[tuple[int, int, int], Secret]] = {}
+
+    def read(self, reference: SecretReference) -> Secret:
+        """Return the secret now; raises SecretUnreadable that says which place is empty."""
+        match reference.scheme:
+            case "literal":
+                return self._taken(reference.name)
+            case "env":
+                return self._taken(self._variable(reference.name))
+            case "file":
+                return self._file(Path(reference.name).expanduser())
+            case "systemd":
+                directory = self._variable("CREDENTIALS_DIRECTORY")
+                return self._file(Path(directory) / reference.name)
+            case scheme:
+                raise SecretUnreadable(f"{scheme}: is no way to keep a secret; use env:, file: or systemd:")
+
+    def learn(self, secret: Secret) -> None:
+        """Tell the redactor of a secret that came another way."""
+        self._redactor.learn([secret])
+
+    def _variable(self, name: str) -> str:
+        value = self._environ.get(name, "").strip()
+        if not value:
+            raise SecretUnreadable(f"the variable {name} is not set")
+        return value
+
+    def _file(self, path: Path) -> Secret:
+        try:
+            found = path.stat()
+            version = (found.st_mtime_ns, found.st_size, found.st_ino)
+            known = self._files.get(path)
+            if known and known[0] == version:
+                return known[1]
+            if not stat.S_ISREG(found.st_mode) or found.st_size > LONGEST_SECRET:
+                raise SecretUnreadable(f"{path} is not a file of at most {LONGEST_SECRET} bytes")
+            secret = self._taken(path.read_text("utf-8").strip())
+        except OSError as exc:
+            raise SecretUnreadable(f"cannot read {path}: {exc.strerror}") from exc
+        except UnicodeDecodeError as exc:
+            raise SecretUnreadable(f"{path} is not UTF-8 text") from exc
+        self._files[path] = (version, secret)
+        return secret
+
+    def _taken(self, text: str) -> Secret:
+        if not text:
+            raise SecretUnreadable("it is empty")
+        if not text.isprintable() or not text.isascii():
+            raise SecretUnreadable("it holds characters that no HTTP header can carry")
+        secret = Secret(text)
+        self._redactor.learn([secret])
+        return secret
+
+
+class Keyring:
+    """The key of fingerprints and of tokens at rest. The first key writes; the others only read."""
+
+    def __init__(self, keys: Sequence[Secret]) -> None:
+        if not keys or any(len(key.reveal()) < SHORTEST_SECRET_KEY for key in keys):
+            raise SecretUnreadable(
+                f"secret_key needs at least {SHORTEST_SECRET_KEY} characters; try `openssl rand -base64 32`"
+            )
+        roots = [key.reveal().encode() for key in keys]
+        self._fingerprinting = [_derive(root, b"promptd fingerprints") for root in roots]
+        self._sealing = [_derive(root, b"promptd tokens at rest") for root in roots]
+
+    def fingerprints(self, secret: Secret) -> tuple[str, ...]:
+        """Return the keyed fingerprint of a secret, under each key, the current one first.
+
+        64 bits of HMAC-SHA256: enough to see that a secret changed, useless to guess it without the key.
+        """
+        text = secret.reveal().encode()
+        return tuple(
+            hmac.new(key, text, hashlib.sha256).hexdigest()[:_FINGERPRINT_CHARACTERS]
+            for key in self._fingerprinting
+        )
+
+    def seal(self, secret: Secret) -> bytes:
+        """Encrypt a token for the database."""
+        return self._fernet.encrypt(secret.reveal().encode())
+
+    def unseal(self, sealed: bytes) -> Secret:
+        """Decrypt a token; raises SecretUnreadable when none of the keys fits."""
+        try:
+            return Secret(self._fernet.decrypt(sealed).decode())
+        except InvalidToken as exc:
+            raise SecretUnreadable(
+                "the stored login was encrypted with another secret_key; put that key back, or log in again"
+            ) from exc
+
+    @cached_property
+    def _fernet(self) -> MultiFernet:
+        return MultiFernet([Fernet(base64.urlsafe_b64encode(key)) for key in self._sealing])
+
+
+def _derive(key: bytes, use: bytes) -> bytes:
+    return HKDF(algorithm=SHA256(), length=32, salt=None, info=use).derive(key)
+
+
+def make_secret_key(path: Path) -> None:
+    """Write a new random key, readable by its owner only, unless there is one. Raises OSError."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return
+    with os.fdopen(handle, "w") as file:
+        file.write(secrets.token_urlsafe(48) + "\n")
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,239 @@
+"""Opening and settling attempts: verbs that choose, write and mark in one transaction."""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from jobs.attempt import Attempt, Purpose, Step, Wait
+from jobs.credential import Readable
+from jobs.errors import AttributionRefused
+from jobs.mark import DEFAULT_SOURCE, Mark, NewMark, Scope
+from jobs.providers.answer import WaitHint
+from jobs.providers.recovery import RECOVERY
+from jobs.providers.registry import Provider
+from jobs.providers.resolve import PassedOver, Resolved, resolve_runtime_provider
+from jobs.providers.vault import Vault
+from jobs.request import Usage
+from jobs.store import attempts, credentials
+from jobs.store.attempts import Failure, Place
+from jobs.target import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An attempt that is committed as `sent`: its request may leave."""
+
+    attempt: Attempt
+    readable: Readable
+
+
+@dataclass(frozen=True, slots=True)
+class NeedsRefresh:
+    """The chosen login must be refreshed first; nothing was written."""
+
+    readable: Readable
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What was written about a failed attempt: what is done next, and the mark it earned, if any."""
+
+    attempt: Attempt
+    step: Step
+    mark: Mark | None = None
+    refused_attribution: str | None = None
+
+
+def open_attempt(
+    connection: Connection,
+    vault: Vault,
+    provider: Provider,
+    target: Target,
+    place: Place,
+    *,
+    refused: Collection[str],
+    use_stale: Collection[str],
+    wait: Wait,
+    recovery: Callable[[PassedOver], Step] | None,
+    now: datetime,
+) -> Opened | NeedsRefresh | PassedOver:
+    """Resolve a target and commit the attempt, or the reason why it is passed over.
+
+    `recovery` says what follows a target that is passed over; None when it was asked before and has only
+    run out of credentials, which is no passing over. A login in `use_stale` is not refreshed again.
+    """
+    resolution = resolve_runtime_provider(
+        target,
+        credentials=vault.open(connection, provider, now=now),
+        marks=credentials.marks_of(connection, provider.name),
+        refused=refused,
+        now=now,
+    )
+    if isinstance(resolution, PassedOver):
+        if recovery is not None:
+            attempts.insert_passed_over(
+                connection,
+                place,
+                target,
+                error_class=resolution.error_class,
+                message=resolution.message,
+                code=resolution.code,
+                recovery=recovery(resolution),
+                now=now,
+            )
+        return resolution
+    readable = resolution.readable
+    if readable.stale and readable.credential.label not in use_stale:
+        return NeedsRefresh(readable)
+    return Opened(_sent(connection, place, target, readable, target.base_url, wait, now), readable)
+
+
+def _sent(
+    connection: Connection,
+    place: Place,
+    target: Target,
+    readable: Readable,
+    base_url: str,
+    wait: Wait,
+    now: datetime,
+) -> Attempt:
+    attempt_id = attempts.insert_sent(
+        connection, place, target, readable.credential, base_url=base_url, wait=wait, now=now
+    )
+    return Attempt(
+        id=attempt_id,
+        target=target,
+        target_index=place.target_index,
+        credential=readable.credential,
+        purpose=place.purpose,
+        base_url=base_url,
+        api_mode=target.api_mode,
+        started_at=now,
+        secret=readable.secret,
+        fingerprint=readable.fingerprint,
+        account_id=readable.account_id,
+    )
+
+
+def settle_success(
+    connection: Connection,
+    attempt: Attempt,
+    *,
+    usage: Usage = Usage(),
+    http_status: int,
+    request_id: str | None,
+    latency: float,
+) -> None:
+    """Write a good answer, and lift what it disproves. `latency` in seconds."""
+    attempts.settle_succeeded(
+        connection, attempt, usage=usage, http_status=http_status, request_id=request_id, latency=latency
+    )
+    proved = (Scope.CREDENTIAL,) if attempt.purpose is Purpose.REFRESH else tuple(Scope)
+    credentials.clear_by_success(connection, attempt, proved)
+
+
+def settle_failure(
+    connection: Connection,
+    vault: Vault,
+    provider: Provider,
+    attempt: Attempt,
+    failure: Failure,
+    *,
+    wait: WaitHint | None,
+    chosen: Step,
+    onward: Step,
+    refused: Collection[str],
+    now: datetime,
+) -> Settled:
+    """Write a failure, the mark it earned and what is done next, together.
+
+    Another credential is only next where one is open after the mark; else `onward` is.
+    """
+    mark, refusal = None, None
+    if chosen not in (Step.RETRY, Step.REFRESH):
+        mark, refusal = _mark(connection, attempt, failure, wait, now)
+    step = chosen
+    if chosen is Step.NEXT_CREDENTIAL:
+        again = _another(connection, vault, provider, attempt.target, refused, now)
+        step = Step.NEXT_CREDENTIAL if again else onward
+    elif chosen is Step.NEXT_TARGET:
+        step = onward
+    attempts.settle_failed(connection, attempt, failure, recovery=step)
+    return Settled(attempt, step, mark, refusal)
+
+
+def record_unsent(
+    connection: Connection,
+    vault: Vault,
+    provider: Provider,
+    target: Target,
+    place: Place,
+    readable: Readable,
+    failure: Failure,
+    *,
+    onward: Step,
+    refused: Collection[str],
+    now: datetime,
+) -> Settled:
+    """Write a refresh that could not be asked for, as the failed attempt that earns its credential's mark."""
+    oauth = readable.credential.oauth
+    base_url = oauth.token_url if oauth else target.base_url
+    refresh = Place(place.run_id, place.tries, Purpose.REFRESH, place.target_index)
+    attempt = _sent(connection, refresh, target, readable, base_url, Wait(), now)
+    return settle_failure(
+        connection,
+        vault,
+        provider,
+        attempt,
+        failure,
+        wait=None,
+        chosen=Step.NEXT_CREDENTIAL,
+        onward=onward,
+        refused=refused,
+        now=now,
+    )
+
+
+def _mark(
+    connection: Connection, attempt: Attempt, failure: Failure, wait: WaitHint | None, now: datetime
+) -> tuple[Mark | None, str | None]:
+    row = RECOVERY[failure.error_class]
+    if row.scope is None:
+        return None, None
+    before = attempts.failures_in_a_row(connection, attempt, at_most=row.marks_after - 1)
+    if before + 1 < row.marks_after:
+        return None, None
+    stated = wait if row.believes_hint else None
+    earned = NewMark(
+        row.scope,
+        failure.error_class,
+        row.ladder,
+        stated=stated.until if stated else None,
+        source=stated.source if stated else DEFAULT_SOURCE,
+        code=failure.code,
+        lasts_from_step=row.lasts_from_step,
+    )
+    try:
+        return credentials.mark(connection, attempt, earned, now=now), None
+    except AttributionRefused as exc:
+        return None, str(exc)
+
+
+def _another(
+    connection: Connection,
+    vault: Vault,
+    provider: Provider,
+    target: Target,
+    refused: Collection[str],
+    now: datetime,
+) -> bool:
+    resolution = resolve_runtime_provider(
+        target,
+        credentials=vault.open(connection, provider, now=now),
+        marks=credentials.marks_of(connection, provider.name),
+        refused=refused,
+        now=now,
+    )
+    return isinstance(resolution, Resolved)

@@ -1,0 +1,109 @@
+"""The credentials of a provider as they can be used at this moment: secrets read, logins opened."""
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection
+
+from jobs.credential import Credential, CredentialKind, Readable, Unreadable
+from jobs.errors import SecretUnreadable
+from jobs.providers.registry import Provider
+from jobs.providers.secrets import Keyring, SecretReader
+from jobs.secret import Secret
+from jobs.store import credentials as credential_verbs
+from jobs.store import tokens
+from jobs.store.tokens import SealedTokens
+
+_EARLY = timedelta(minutes=5)
+_EARLY_SHARE = 10
+_NO_SECRET = "keyless"
+
+
+class Vault:
+    """Opens credentials. Used inside a verb: it reads logins on the verb's own connection."""
+
+    def __init__(self, reader: SecretReader, keyring: Keyring) -> None:
+        self._reader = reader
+        self.keyring = keyring
+        self._fingerprints: dict[Secret, tuple[str, ...]] = {}
+
+    def open(
+        self, connection: Connection, provider: Provider, *, now: datetime
+    ) -> list[Readable | Unreadable]:
+        """Return what `look` returns, and keep the credentials' rows in step with it."""
+        opened = self.look(connection, provider, now=now)
+        for each in opened:
+            fingerprints = each.fingerprints if isinstance(each, Readable) else ()
+            credential_verbs.ensure(connection, each.credential, fingerprints, now=now)
+        return opened
+
+    def look(
+        self, connection: Connection, provider: Provider, *, now: datetime
+    ) -> list[Readable | Unreadable]:
+        """Return a provider's credentials in their order; writes nothing.
+
+        Of references that lead to one secret the first is the credential. A variable that is not set is
+        left out where another of the provider's credentials can be read.
+        """
+        found = [self._open_one(connection, credential, now) for credential in provider.credentials]
+        any_readable = any(isinstance(each, Readable) for each in found)
+        seen: list[Readable | Unreadable] = []
+        secrets: set[str] = set()
+        for each in found:
+            if isinstance(each, Unreadable):
+                if any_readable and each.credential.implicit:
+                    continue
+            elif each.fingerprint in secrets:
+                continue
+            else:
+                secrets.add(each.fingerprint)
+            seen.append(each)
+        return seen
+
+    def _open_one(
+        self, connection: Connection, credential: Credential, now: datetime
+    ) -> Readable | Unreadable:
+        try:
+            match credential.kind:
+                case CredentialKind.NONE:
+                    return Readable(credential, None, (_NO_SECRET,))
+                case CredentialKind.KEY:
+                    assert credential.reference is not None
+                    secret = self._reader.read(credential.reference)
+                    return Readable(credential, secret, self._fingerprints_of(secret))
+                case CredentialKind.OAUTH:
+                    return self._open_login(connection, credential, now)
+        except SecretUnreadable as exc:
+            return Unreadable(credential, str(exc))
+
+    def _open_login(
+        self, connection: Connection, credential: Credential, now: datetime
+    ) -> Readable | Unreadable:
+        sealed = tokens.load(connection, credential.provider, credential.label)
+        if sealed is None:
+            return Unreadable(
+                credential, f"nobody has logged in; try `promptd auth import {credential.provider}`"
+            )
+        secret = self.keyring.unseal(sealed.access_token)
+        self._reader.learn(secret)
+        return Readable(
+            credential,
+            secret,
+            (sealed.login_id,),
+            account_id=sealed.account_id,
+            stale=is_stale(sealed, now=now),
+            valid=sealed.expires_at is None or sealed.expires_at > now,
+            generation=sealed.generation,
+        )
+
+    def _fingerprints_of(self, secret: Secret) -> tuple[str, ...]:
+        if secret not in self._fingerprints:
+            self._fingerprints[secret] = self.keyring.fingerprints(secret)
+        return self._fingerprints[secret]
+
+
+def is_stale(sealed: SealedTokens, *, now: datetime) -> bool:
+    """Say whether an access token is to be refreshed: within 5 min, or a tenth of its life, of its end."""
+    if sealed.expires_at is None:
+        return False
+    early = min(_EARLY, (sealed.expires_at - sealed.issued_at) / _EARLY_SHARE)
+    return now >= sealed.expires_at - early

@@ -1,0 +1,1 @@
+"""The ledger: what was due, what was asked, who answered, and which credential is closed until when."""

@@ -1,0 +1,187 @@
+"""Attempts in the ledger: committed as `sent` before a request leaves, settled together with their mark."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, func, insert, select, update
+
+from jobs.attempt import Attempt, AttemptOutcome, Purpose, Step, Wait
+from jobs.credential import Credential
+from jobs.errors import ErrorClass
+from jobs.request import Usage
+from jobs.store.tables import attempts
+from jobs.target import Target
+
+LONGEST_MESSAGE = 200
+_COUNTED_ON_ENDPOINT = (
+    ErrorClass.SERVER_ERROR,
+    ErrorClass.TIMEOUT,
+    ErrorClass.CONNECTION,
+    ErrorClass.INVALID_RESPONSE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an attempt stands: its run (None outside runs), the run's try, and its place in the chain."""
+
+    run_id: int | None
+    tries: int
+    purpose: Purpose
+    target_index: int
+
+
+def insert_sent(
+    connection: Connection,
+    place: Place,
+    target: Target,
+    credential: Credential,
+    *,
+    base_url: str,
+    wait: Wait,
+    now: datetime,
+) -> int:
+    """Write that a request is about to leave; return the attempt's id."""
+    return _insert(
+        connection,
+        place,
+        target,
+        base_url=base_url,
+        credential=credential.label,
+        quota_group=credential.quota_group,
+        outcome=AttemptOutcome.SENT,
+        waited=wait.seconds,
+        wait_reason=wait.reason,
+        started_at=now,
+    )
+
+
+def insert_passed_over(
+    connection: Connection,
+    place: Place,
+    target: Target,
+    *,
+    error_class: ErrorClass,
+    message: str,
+    code: str | None,
+    recovery: Step,
+    now: datetime,
+) -> int:
+    """Write that a target was not asked, and why; return the attempt's id."""
+    return _insert(
+        connection,
+        place,
+        target,
+        base_url=target.base_url,
+        outcome=AttemptOutcome.PASSED_OVER,
+        error_class=error_class,
+        code=code,
+        message=message[:LONGEST_MESSAGE],
+        recovery=recovery,
+        started_at=now,
+    )
+
+
+def _insert(connection: Connection, place: Place, target: Target, **values: Any) -> int:
+    ordinal = (
+        select(func.coalesce(func.max(attempts.c.ordinal), 0) + 1)
+        .where(attempts.c.run_id == place.run_id)
+        .scalar_subquery()
+        if place.run_id is not None
+        else 1
+    )
+    row = {
+        "run_id": place.run_id,
+        "try": place.tries,
+        "ordinal": ordinal,
+        "purpose": place.purpose,
+        "target_index": place.target_index,
+        "provider": target.provider,
+        "model": target.model,
+        **values,
+    }
+    return int(connection.execute(insert(attempts).values(row).returning(attempts.c.id)).scalar_one())
+
+
+def settle_succeeded(
+    connection: Connection,
+    attempt: Attempt,
+    *,
+    usage: Usage,
+    http_status: int,
+    request_id: str | None,
+    latency: float,
+) -> None:
+    """Write that an attempt was answered well; `latency` in seconds."""
+    connection.execute(
+        update(attempts)
+        .where(attempts.c.id == attempt.id, attempts.c.outcome == AttemptOutcome.SENT)
+        .values(
+            outcome=AttemptOutcome.SUCCEEDED,
+            http_status=http_status,
+            request_id=request_id,
+            latency=latency,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What an attempt came to, as it is stored: no body, no secret, at most 200 characters of message.
+
+    `retry_after` is in seconds from the answer, None where the provider named no time.
+    """
+
+    error_class: ErrorClass
+    rule: str
+    message: str
+    code: str | None = None
+    http_status: int | None = None
+    request_id: str | None = None
+    retry_after: float | None = None
+    latency: float | None = None
+
+
+def settle_failed(connection: Connection, attempt: Attempt, failure: Failure, *, recovery: Step) -> None:
+    """Write an attempt's failure and what is done next."""
+    connection.execute(
+        update(attempts)
+        .where(attempts.c.id == attempt.id, attempts.c.outcome == AttemptOutcome.SENT)
+        .values(
+            outcome=AttemptOutcome.FAILED,
+            error_class=failure.error_class,
+            rule=failure.rule,
+            code=failure.code,
+            message=failure.message[:LONGEST_MESSAGE],
+            http_status=failure.http_status,
+            request_id=failure.request_id,
+            retry_after=failure.retry_after,
+            latency=failure.latency,
+            recovery=recovery,
+        )
+    )
+
+
+def failures_in_a_row(connection: Connection, attempt: Attempt, *, at_most: int) -> int:
+    """Count how many of the endpoint's newest settled requests failed in a way that is counted on it."""
+    if at_most <= 0:
+        return 0
+    classes = connection.execute(
+        select(attempts.c.error_class)
+        .where(
+            attempts.c.provider == attempt.target.provider,
+            attempts.c.base_url == attempt.base_url,
+            attempts.c.outcome.in_((AttemptOutcome.SUCCEEDED, AttemptOutcome.FAILED)),
+        )
+        .order_by(attempts.c.id.desc())
+        .limit(at_most)
+    ).scalars()
+    count = 0
+    for error_class in classes:
+        if error_class not in _COUNTED_ON_ENDPOINT:
+            break
+        count += 1
+    return count

@@ -1,0 +1,206 @@
+"""Credentials and marks: who is closed until when, and the one door through which a mark comes in."""
+
+from collections.abc import Iterable
+from dataclasses import fields
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, delete, func, insert, null, or_, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.sql.elements import ColumnElement
+
+from jobs.attempt import Attempt
+from jobs.credential import Credential
+from jobs.errors import AttributionRefused, ErrorClass
+from jobs.mark import Mark, NewMark, Scope, latest, subject
+from jobs.store.jobs import insert_or_ignore
+from jobs.store.tables import credentials, marks
+
+_MARK_COLUMNS = tuple(marks.c[field.name] for field in fields(Mark))
+_LASTING = (ErrorClass.AUTH_DEAD,)
+
+
+def ensure(
+    connection: Connection, credential: Credential, fingerprints: tuple[str, ...], *, now: datetime
+) -> None:
+    """Keep the credential's row: its kind, source, group and the fingerprint of today's secret.
+
+    `fingerprints` is the secret's under the current key first, then under keys being rotated out: when
+    the stored one is among those it is written anew, with its marks, and nothing is forgiven. An empty
+    tuple, a secret that cannot be read, changes no fingerprint.
+    """
+    key = {"provider": credential.provider, "label": credential.label}
+    said = {"kind": credential.kind, "source": credential.source, "quota_group": credential.quota_group}
+    here = _is(credentials, credential)
+    row = connection.execute(select(credentials).where(here)).mappings().one_or_none()
+    current = fingerprints[0] if fingerprints else None
+    if row is None:
+        values = {**key, **said, "fingerprint": current, "created_at": now}
+        connection.execute(insert_or_ignore(connection, credentials).values(values))
+        return
+    if row["fingerprint"] in fingerprints[1:]:
+        connection.execute(
+            update(marks)
+            .where(_is(marks, credential, "credential"), marks.c.fingerprint == row["fingerprint"])
+            .values(fingerprint=current)
+        )
+    changed = {name: value for name, value in said.items() if row[name] != value}
+    if current is not None and row["fingerprint"] != current:
+        changed["fingerprint"] = current
+    if changed:
+        connection.execute(update(credentials).where(here).values(**changed))
+
+
+def _mark_of(row: Row[Any]) -> Mark:
+    values = dict(row._mapping)
+    return Mark(**{**values, "scope": Scope(values["scope"]), "error_class": ErrorClass(values["error_class"])})
+
+
+def marks_of(connection: Connection, provider: str) -> list[Mark]:
+    """Return every mark of one provider, also those whose time has passed."""
+    return [
+        _mark_of(row)
+        for row in connection.execute(select(*_MARK_COLUMNS).where(marks.c.provider == provider))
+    ]
+
+
+def all_marks(connection: Connection) -> list[Mark]:
+    """Return every mark of every provider."""
+    return [_mark_of(row) for row in connection.execute(select(*_MARK_COLUMNS).order_by(marks.c.id))]
+
+
+def mark(connection: Connection, attempt: Attempt, new: NewMark, *, now: datetime) -> Mark | None:
+    """Write the mark that an attempt has earned and return it as it now stands.
+
+    None when an operator has reset the credential after the attempt started: a reset beats everything
+    before it. The later of two deadlines stays. Raises AttributionRefused when the database finds that
+    the attempt is not of that provider, credential, group or endpoint.
+    """
+    if _was_reset_since(connection, attempt):
+        return None
+    named = subject(new.scope, attempt)
+    standing = _standing(connection, new, named)
+    step = new.step_after(standing, attempt_started=attempt.started_at, now=now)
+    until = new.until(step, now=now)
+    facts = {
+        "until": until,
+        "until_source": new.source,
+        "code": new.code,
+        "fingerprint": attempt.fingerprint if new.scope.on_credential else None,
+        "step": step,
+        "made_at": now,
+        "attempt_id": attempt.id,
+    }
+    try:
+        with connection.begin_nested():
+            if standing is None:
+                connection.execute(
+                    insert(marks).values(scope=new.scope, error_class=new.error_class, **named, **facts)
+                )
+            elif _goes_further(until, standing, facts["fingerprint"]):
+                connection.execute(update(marks).where(_exactly(new, named)).values(**facts))
+    except IntegrityError as exc:
+        raise AttributionRefused(
+            f"attempt {attempt.id} did not earn a mark on {new.scope} of {attempt.target.provider}"
+        ) from exc
+    return _standing(connection, new, named)
+
+
+def _goes_further(until: datetime | None, standing: Mark, fingerprint: object) -> bool:
+    if standing.fingerprint != fingerprint:
+        return True
+    if standing.until is None:
+        return False
+    return until is None or latest((until, standing.until)) == until
+
+
+def _standing(connection: Connection, new: NewMark, named: dict[str, str | None]) -> Mark | None:
+    row = connection.execute(select(*_MARK_COLUMNS).where(_exactly(new, named))).one_or_none()
+    return _mark_of(row) if row else None
+
+
+def _exactly(new: NewMark, named: dict[str, str | None]) -> ColumnElement[bool]:
+    columns = [
+        marks.c[name].is_(null()) if value is None else marks.c[name] == value
+        for name, value in named.items()
+    ]
+    return and_(marks.c.scope == new.scope, marks.c.error_class == new.error_class, *columns)
+
+
+def _is(table: object, credential: Credential, label_column: str = "label") -> ColumnElement[bool]:
+    columns = table.c  # type: ignore[attr-defined]
+    return and_(columns.provider == credential.provider, columns[label_column] == credential.label)
+
+
+def _was_reset_since(connection: Connection, attempt: Attempt) -> bool:
+    reset_at = connection.execute(
+        select(credentials.c.reset_at).where(_is(credentials, attempt.credential))
+    ).scalar_one_or_none()
+    return reset_at is not None and attempt.started_at <= reset_at
+
+
+def clear_by_success(connection: Connection, attempt: Attempt, proved: Iterable[Scope]) -> int:
+    """Remove the transient marks of the `proved` scopes on what a good answer used, if older than its request.
+
+    A proved death stays: only a login, a new secret or a reset lifts it. Returns how many went.
+    """
+    of_this_attempt = [
+        and_(
+            marks.c.scope == scope,
+            *(marks.c[name] == value for name, value in subject(scope, attempt).items() if value is not None),
+        )
+        for scope in proved
+    ]
+    removed = connection.execute(
+        delete(marks).where(
+            marks.c.provider == attempt.target.provider,
+            or_(*of_this_attempt),
+            marks.c.error_class.not_in(_LASTING),
+            marks.c.made_at < attempt.started_at,
+        )
+    )
+    return removed.rowcount
+
+
+def reset(connection: Connection, chosen: Iterable[tuple[str, str]], *, now: datetime) -> int:
+    """Lift every mark on the given (provider, label) credentials, their groups and their endpoints.
+
+    Requests that are in flight now will write no mark on them. Returns how many marks were lifted.
+    """
+    lifted = 0
+    for provider, label in chosen:
+        row = connection.execute(
+            update(credentials)
+            .where(credentials.c.provider == provider, credentials.c.label == label)
+            .values(reset_at=now)
+            .returning(credentials.c.quota_group)
+        ).one_or_none()
+        if row is None:
+            continue
+        lifted += connection.execute(
+            delete(marks).where(
+                marks.c.provider == provider,
+                or_(
+                    marks.c.credential == label,
+                    marks.c.quota_group == row.quota_group,
+                    and_(marks.c.credential.is_(null()), marks.c.quota_group.is_(null())),
+                ),
+            )
+        ).rowcount
+    return lifted
+
+
+def lift_fingerprint(connection: Connection, credential: Credential) -> None:
+    """Lift the marks on a credential itself: its login was made anew."""
+    connection.execute(delete(marks).where(_is(marks, credential, "credential")))
+
+
+def known(connection: Connection) -> dict[tuple[str, str], dict[str, object]]:
+    """Return the rows of all credentials ever seen, by (provider, label)."""
+    rows = connection.execute(select(credentials)).mappings()
+    return {(row["provider"], row["label"]): dict(row) for row in rows}
+
+
+def count_marks(connection: Connection) -> int:
+    """Return how many marks there are, for tests of what must not be written."""
+    return connection.execute(select(func.count()).select_from(marks)).scalar_one()

@@ -1,0 +1,98 @@
+"""Databases as they must be opened: pragmas, explicit transactions, tight file modes."""
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from jobs.errors import Unavailable
+
+BUSY_TIMEOUT_MS = 10_000
+_KINDS = {
+    sqlite3.SQLITE_FULL: "full",
+    sqlite3.SQLITE_BUSY: "locked",
+    sqlite3.SQLITE_LOCKED: "locked",
+    sqlite3.SQLITE_READONLY: "readonly",
+}
+_PRAGMAS = (
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",
+    "PRAGMA foreign_keys = ON",
+    f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}",
+)
+
+
+def open_engine(url: str, *, writes: bool, connections: int = 1) -> Engine:
+    """Return an engine with a bounded number of connections, made on first use.
+
+    A writing SQLite engine begins every transaction with BEGIN IMMEDIATE; a reading one with a plain
+    BEGIN. Raises Unavailable when the file or its directory cannot be made private.
+    """
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return create_engine(
+            parsed, pool_size=connections, max_overflow=0, pool_pre_ping=True, hide_parameters=True
+        )
+    _make_private(parsed)
+    engine = create_engine(
+        parsed,
+        pool_size=connections,
+        max_overflow=0,
+        hide_parameters=True,
+        connect_args={"check_same_thread": False, "timeout": BUSY_TIMEOUT_MS / 1000},
+    )
+    begin = "BEGIN IMMEDIATE" if writes else "BEGIN"
+    event.listen(engine, "connect", _prepare)
+    event.listen(engine, "begin", lambda connection: _begin(connection, begin))
+    return engine
+
+
+def sqlite_path(url: str) -> Path | None:
+    """Return the file of a SQLite URL, None for another database."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite" or not parsed.database:
+        return None
+    return Path(parsed.database)
+
+
+def _prepare(connection: Any, _entry: ConnectionPoolEntry) -> None:
+    # The driver's own transactions are off: they begin late and deferred, which loses updates.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in _PRAGMAS:
+        cursor.execute(pragma)
+    cursor.close()
+
+
+def _begin(connection: Connection, statement: str) -> None:
+    connection.exec_driver_sql(statement)
+
+
+def _make_private(url: URL) -> None:
+    if not url.database or url.database == ":memory:":
+        raise Unavailable("an in-memory database forgets everything; give a file: sqlite:///promptd.db")
+    path = Path(url.database)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as exc:
+        raise Unavailable(
+            f"cannot open the database {path}: {exc.strerror}; check the path and its owner"
+        ) from exc
+
+
+def kind_of(error: DBAPIError) -> str:
+    """Say what kind of trouble a database error is: `full`, `locked`, `readonly` or `other`.
+
+    After `full` SQLite has rolled back already.
+    """
+    cause = error.orig
+    if not isinstance(cause, sqlite3.Error):
+        return "other"
+    code = getattr(cause, "sqlite_errorcode", None)
+    return _KINDS.get(code & 0xFF if code is not None else -1, "other")

@@ -1,0 +1,79 @@
+"""Which processes work on this database: host, process id and that process's start time."""
+
+import os
+import socket
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from sqlalchemy import Connection, RowMapping, insert, select, update
+
+from jobs.store.tables import instances
+
+HEARTBEAT_EVERY = timedelta(seconds=5)
+GONE_AFTER = timedelta(seconds=60)
+
+
+def process_start(pid: int) -> str:
+    """Return what the kernel says of when a process began, "" for one that is not there.
+
+    Clock ticks since boot (proc(5), field 22 of `stat`) with the boot id: together they tell a process
+    from a later one with the same id.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text("utf-8")
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("utf-8").strip()
+    except OSError:
+        return ""
+    return f"{boot}:{stat.rpartition(')')[2].split()[19]}"
+
+
+def register(connection: Connection, *, kind: str, version: str, now: datetime) -> int:
+    """Insert this process and return its instance id."""
+    row = {
+        "kind": kind,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "pid_started": process_start(os.getpid()),
+        "version": version,
+        "started_at": now,
+        "heartbeat_at": now,
+    }
+    return int(connection.execute(insert(instances).values(row).returning(instances.c.id)).scalar_one())
+
+
+def beat(connection: Connection, instance_id: int, *, now: datetime) -> None:
+    """Say that this process still works."""
+    connection.execute(update(instances).where(instances.c.id == instance_id).values(heartbeat_at=now))
+
+
+def stop(connection: Connection, instance_id: int, *, now: datetime) -> None:
+    """Say that this process has ended its work."""
+    connection.execute(
+        update(instances).where(instances.c.id == instance_id).values(heartbeat_at=now, stopped_at=now)
+    )
+
+
+def is_gone(row: RowMapping, *, now: datetime) -> bool:
+    """Say whether the instance of `row` no longer works.
+
+    It has stopped; or it is of this host and its process is not there; or it is of another host and has
+    been silent for a minute.
+    """
+    if row["stopped_at"] is not None:
+        return True
+    if row["host"] == socket.gethostname():
+        return bool(process_start(row["pid"]) != row["pid_started"])
+    return bool(now - row["heartbeat_at"] > GONE_AFTER)
+
+
+def daemon(connection: Connection) -> tuple[int, datetime, datetime] | None:
+    """Return (process id, started at, last heartbeat) of the newest daemon that has not stopped."""
+    row = connection.execute(
+        select(instances.c.pid, instances.c.started_at, instances.c.heartbeat_at, instances.c.pid_started)
+        .where(instances.c.kind == "daemon", instances.c.stopped_at.is_(None))
+        .order_by(instances.c.id.desc())
+        .limit(1)
+    ).one_or_none()
+    if row is None or process_start(row.pid) != row.pid_started:
+        return None
+    return row.pid, row.started_at, row.heartbeat_at

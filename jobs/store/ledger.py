@@ -1,0 +1,110 @@
+"""Reading the ledger: runs with their attempts, credentials with their marks, as people and tools ask for them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, func, select
+
+from jobs.run import RunState
+from jobs.store.tables import attempts, deliveries, runs
+
+
+@dataclass(frozen=True, slots=True)
+class RunFilter:
+    """Which runs are wanted; None asks for all. `provider` is a canonical name: who served, or was asked."""
+
+    job: str | None = None
+    state: RunState | None = None
+    since: datetime | None = None
+    provider: str | None = None
+    limit: int = 50
+
+
+def list_runs(connection: Connection, wanted: RunFilter) -> list[Mapping[str, Any]]:
+    """Return rows of `runs`, newest first."""
+    query = select(runs).order_by(runs.c.id.desc()).limit(wanted.limit)
+    if wanted.job is not None:
+        query = query.where(runs.c.job == wanted.job)
+    if wanted.state is not None:
+        query = query.where(runs.c.state == wanted.state)
+    if wanted.since is not None:
+        query = query.where(runs.c.scheduled_for >= wanted.since)
+    if wanted.provider is not None:
+        query = query.where(
+            (runs.c.served_provider == wanted.provider) | (runs.c.requested_provider == wanted.provider)
+        )
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def run(connection: Connection, run_id: int) -> Mapping[str, Any] | None:
+    """Return one row of `runs`, None when there is none."""
+    row = connection.execute(select(runs).where(runs.c.id == run_id)).mappings().one_or_none()
+    return dict(row) if row else None
+
+
+def attempts_of(connection: Connection, run_id: int) -> list[Mapping[str, Any]]:
+    """Return a run's attempts in order."""
+    query = select(attempts).where(attempts.c.run_id == run_id).order_by(attempts.c.ordinal)
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def deliveries_of(connection: Connection, run_id: int) -> list[Mapping[str, Any]]:
+    """Return a run's deliveries in order."""
+    query = select(deliveries).where(deliveries.c.run_id == run_id).order_by(deliveries.c.id)
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def deliveries_of_each(connection: Connection, run_ids: Sequence[int]) -> dict[int, list[Mapping[str, Any]]]:
+    """Return the deliveries of several runs, each run's in order; a run without any is left out."""
+    query = select(deliveries).where(deliveries.c.run_id.in_(run_ids)).order_by(deliveries.c.id)
+    found: dict[int, list[Mapping[str, Any]]] = {}
+    for row in connection.execute(query).mappings():
+        found.setdefault(row["run_id"], []).append(dict(row))
+    return found
+
+
+def attempts_by_id(connection: Connection, ids: list[int]) -> list[Mapping[str, Any]]:
+    """Return attempts by their ids, oldest first."""
+    query = select(attempts).where(attempts.c.id.in_(ids)).order_by(attempts.c.id)
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def last_used(connection: Connection) -> dict[tuple[str, str], datetime]:
+    """Return when each (provider, label) credential was last sent with a request."""
+    query = (
+        select(attempts.c.provider, attempts.c.credential, func.max(attempts.c.started_at))
+        .where(attempts.c.credential.is_not(None))
+        .group_by(attempts.c.provider, attempts.c.credential)
+    )
+    return {(row[0], row[1]): row[2] for row in connection.execute(query)}
+
+
+def last_run_of_each(connection: Connection) -> dict[str, Mapping[str, Any]]:
+    """Return each job's newest run that was started or is about to be."""
+    newest = (
+        select(func.max(runs.c.id).label("id"))
+        .where(runs.c.state.not_in((RunState.SKIPPED, RunState.MISSED)))
+        .group_by(runs.c.job)
+        .subquery()
+    )
+    query = select(runs.c.id, runs.c.job, runs.c.state, runs.c.finished_at).join(
+        newest, runs.c.id == newest.c.id
+    )
+    return {row["job"]: dict(row) for row in connection.execute(query).mappings()}
+
+
+def open_runs(connection: Connection) -> list[Mapping[str, Any]]:
+    """Return queued and running runs, oldest first."""
+    query = select(runs).where(runs.c.finished_at.is_(None)).order_by(runs.c.id)
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def last_of_each(connection: Connection) -> dict[str, Mapping[str, datetime | None]]:
+    """Return, per job, when it last succeeded and last started, for the metrics."""
+    success = func.max(runs.c.finished_at).filter(runs.c.state == RunState.SUCCEEDED)
+    query = select(runs.c.job, success.label("success"), func.max(runs.c.started_at).label("start")).group_by(
+        runs.c.job
+    )
+    return {row["job"]: dict(row) for row in connection.execute(query).mappings()}

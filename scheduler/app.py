@@ -1,0 +1,127 @@
+"""The composition root: the one place where the parts of the program are made and joined."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs import clock
+from jobs.errors import ConfigError, Fault, SecretUnreadable
+from jobs.events import Events
+from jobs.providers.chain import Chain
+from jobs.providers.client import Client
+from jobs.providers.oauth import Refresher
+from jobs.providers.rules import Rules
+from jobs.providers.secrets import Keyring, SecretReader, make_secret_key
+from jobs.providers.stay import Services
+from jobs.providers.vault import Vault
+from jobs.runner import Workshop
+from jobs.secret import Redactor
+from jobs.store import instances
+from jobs.store.engine import open_engine
+from jobs.store.revision import revision_of
+from jobs.store.store import Store
+from scheduler import __version__
+from scheduler.config.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """What a process works with while it is open."""
+
+    settings: Settings
+    store: Store
+    services: Services
+    workshop: Workshop
+    events: Events
+    redactor: Redactor
+
+
+def open_vault(settings: Settings, environ: Mapping[str, str], redactor: Redactor) -> Vault:
+    """Return the vault of a configuration; raises ConfigError when its secret_key cannot be read."""
+    reader = SecretReader(environ, redactor)
+    try:
+        if len(settings.secret_keys) == 1 and settings.secret_keys[0].scheme == "file":
+            own = Path(settings.secret_keys[0].name)
+            if own.parent == settings.state_dir:
+                make_secret_key(own)
+        keyring = Keyring([reader.read(reference) for reference in settings.secret_keys])
+    except (SecretUnreadable, OSError) as exc:
+        raise ConfigError(
+            [
+                Fault(
+                    settings.source,
+                    0,
+                    0,
+                    "secret_key",
+                    str(exc),
+                    "name a readable secret of 32 characters or more",
+                )
+            ]
+        ) from exc
+    return Vault(reader, keyring)
+
+
+def rules_of(settings: Settings) -> Rules:
+    """Return the error rules: the built-in ones, the users' own before them."""
+    rules = Rules.load_builtin()
+    for provider in settings.registry:
+        if provider.errors:
+            rules = rules.with_user_rules(provider.name, provider.errors)
+    return rules
+
+
+def ensure_database(settings: Settings) -> None:
+    """Make the tables of an empty database; leave any other as it is. Alembic is loaded only then."""
+    engine = open_engine(settings.database, writes=False)
+    try:
+        with engine.connect() as connection:
+            found = revision_of(connection)
+    finally:
+        engine.dispose()
+    if found is None:
+        from jobs.store import migrate
+
+        migrate.upgrade(settings.database, now=clock.utcnow())
+
+
+@asynccontextmanager
+async def open_app(
+    settings: Settings,
+    *,
+    environ: Mapping[str, str],
+    kind: str,
+    redactor: Redactor,
+    events: Events | None = None,
+) -> AsyncIterator[App]:
+    """Open everything that running prompts needs, and close it in the reverse order.
+
+    `kind` is `daemon` or `command`. The database must be at this program's revision.
+    """
+    events = events or Events()
+    vault = open_vault(settings, environ, redactor)
+    store = Store(settings.database)
+    try:
+        instance = await store.write(instances.register, kind=kind, version=__version__, now=clock.utcnow())
+        client = Client()
+        refresher = Refresher(store=store, client=client, keyring=vault.keyring, redactor=redactor)
+        services = Services(
+            registry=settings.registry,
+            rules=rules_of(settings),
+            store=store,
+            vault=vault,
+            client=client,
+            refresher=refresher,
+            events=events,
+            redactor=redactor,
+        )
+        workshop = Workshop(store, Chain(services), events, redactor, instance)
+        try:
+            yield App(settings, store, services, workshop, events, redactor)
+        finally:
+            await refresher.close()
+            await client.close()
+            await store.write(instances.stop, instance, now=clock.utcnow())
+    finally:
+        await asyncio.to_thread(store.close)

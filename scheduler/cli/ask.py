@@ -1,0 +1,77 @@
+"""`promptd ask`: one prompt, now, through the same loop as every job."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from jobs.errors import UsageError
+from scheduler.cli.context import Context, pass_context
+from scheduler.cli.job_run import tell
+
+if TYPE_CHECKING:
+    from jobs.target import Target
+
+# ruff: noqa: PLC0415 - the program that runs prompts is loaded when there is one to run
+
+_LONGEST = 2_000_000
+
+
+@click.command("ask")
+@click.argument("prompt")
+@click.option("--provider", metavar="P", help="Ask this provider first, in any spelling.")
+@click.option("--model", metavar="M", help="Ask this model of it.")
+@click.option("--json", "as_json", is_flag=True, help="Print the run as `run show --json` does.")
+@pass_context
+def ask(context: Context, prompt: str, provider: str | None, model: str | None, as_json: bool) -> int:
+    """Send PROMPT (`-`: standard input) and print the answer only; exit 1 when nobody answers.
+
+    The configured chain follows the chosen provider as its fallback.
+    """
+    from jobs.definition import ASK, Job
+    from jobs.run import Trigger
+    from scheduler.one_shot import run_now
+
+    text = click.get_text_stream("stdin").read(_LONGEST) if prompt == "-" else prompt
+    if not text.strip():
+        raise UsageError("the prompt is empty")
+    settings = context.settings
+    job = Job(
+        name=ASK,
+        prompt="{{ vars.prompt }}",
+        chain=chain_of(context, provider, model),
+        timeout=settings.job_timeout,
+    )
+    ended = run_now(
+        settings,
+        job,
+        trigger=Trigger.ASK,
+        zone=settings.timezone,
+        environ=context.environ,
+        redactor=context.redactor,
+        values={"prompt": text},
+    )
+    return tell(context, ended.run_id, ended.outcome, as_json=as_json)
+
+
+def chain_of(context: Context, provider: str | None, model: str | None) -> "tuple[Target, ...]":
+    """Return the chosen target with the configured chain behind it; raises UsageError."""
+    from jobs.providers.registry import ProviderFault
+
+    configured = context.settings.chain
+    if provider is None and model is None:
+        if not configured:
+            raise UsageError(
+                "no model is configured; add `model: provider/name`, or give --provider and --model"
+            )
+        return configured
+    if provider is None and not configured:
+        raise UsageError("--model needs --provider where no model is configured")
+    name = context.provider_name(provider) if provider is not None else configured[0].provider
+    chosen = model or next((target.model for target in configured if target.provider == name), None)
+    if chosen is None:
+        raise UsageError(f"which model of {name}? give --model")
+    try:
+        first = context.registry.target(name, chosen)
+    except ProviderFault as exc:
+        raise UsageError(f"{exc.wrong}; {exc.mend}") from exc
+    return (first, *(target for target in configured if target != first))

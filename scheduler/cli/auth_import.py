@@ -1,0 +1,107 @@
+"""`promptd auth import`: take over a login that another tool made."""
+
+import json
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jobs import clock
+from jobs.errors import UsageError
+from jobs.secret import Secret
+from scheduler.cli.context import Context, pass_context
+from scheduler.cli.job_run import say
+
+if TYPE_CHECKING:
+    from jobs.credential import Credential
+    from jobs.store.tokens import SealedTokens
+
+# ruff: noqa: PLC0415 - encryption and the store are loaded when there is a login to keep
+
+_LARGEST = 1024 * 1024
+
+
+@click.command("import")
+@click.argument("tool", type=click.Choice(["codex"], case_sensitive=False))
+@click.option("--file", "path", type=click.Path(path_type=Path), help="Default: ~/.codex/auth.json.")
+@click.option("--label", help="The credential to log in; needed where a provider has several logins.")
+@pass_context
+def import_(context: Context, tool: str, path: Path | None, label: str | None) -> int:
+    """Take over the login of TOOL: the Codex command line's ChatGPT login, for openai-codex."""
+    from scheduler.app import ensure_database, open_vault
+
+    settings = context.settings
+    credential = _credential(context, tool, label)
+    source = path or Path("~/.codex/auth.json").expanduser()
+    vault = open_vault(settings, context.environ, context.redactor)
+    login = _login(_read(source), source, credential, vault.keyring.seal)
+    ensure_database(settings)
+    _save(context, credential, login)
+    say(
+        f"logged in: {credential.provider} {credential.label}. The other tool and promptd now share a single-use "
+        "refresh token: whoever refreshes first logs the other out. Log in there again to give it one of its own."
+    )
+    return 0
+
+
+def _credential(context: Context, tool: str, label: str | None) -> "Credential":
+    from jobs.credential import CredentialKind
+
+    provider = context.registry.provider(context.provider_name(tool))
+    logins = [c for c in provider.credentials if c.kind is CredentialKind.OAUTH and label in (None, c.label)]
+    labels = ", ".join(c.label for c in provider.credentials if c.kind is CredentialKind.OAUTH)
+    if not logins:
+        raise UsageError(f"{provider.name} has no login {label or ''}; there are: {labels or 'none'}")
+    if len(logins) > 1:
+        raise UsageError(f"{provider.name} has several logins; choose one with --label: {labels}")
+    return logins[0]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise UsageError(f"{path} is larger than a login file can be")
+        document = json.loads(path.read_text("utf-8"))
+    except OSError as exc:
+        raise UsageError(f"cannot read {path}: {exc.strerror}; log in with `codex login` first") from exc
+    except (ValueError, RecursionError) as exc:
+        raise UsageError(f"{path} is not the JSON that the codex tool writes") from exc
+    tokens = document.get("tokens") if isinstance(document, dict) else None
+    if not isinstance(tokens, dict) or not isinstance(tokens.get("access_token"), str):
+        raise UsageError(f"{path} holds no login (no tokens.access_token); log in with `codex login` first")
+    return tokens
+
+
+def _login(tokens: dict[str, Any], source: Path, credential: "Credential", seal: Any) -> "SealedTokens":
+    from jobs.providers.oauth import claims_of, expiry_of
+    from jobs.store.tokens import SealedTokens
+
+    access, refresh, identity = (
+        Secret(str(tokens.get(name) or "")) for name in ("access_token", "refresh_token", "id_token")
+    )
+    audience = claims_of(identity).get("aud")
+    client_id = audience[0] if isinstance(audience, list) and audience else audience
+    account = tokens.get("account_id")
+    now = clock.utcnow()
+    return SealedTokens(
+        provider=credential.provider,
+        label=credential.label,
+        login_id=uuid.uuid4().hex[:16],
+        generation=1,
+        access_token=seal(access),
+        refresh_token=seal(refresh) if refresh.reveal() else None,
+        client_id=client_id if isinstance(client_id, str) else None,
+        account_id=account if isinstance(account, str) else None,
+        issued_at=now,
+        expires_at=expiry_of(access),
+    )
+
+
+def _save(context: Context, credential: "Credential", login: "SealedTokens") -> None:
+    from jobs.store import credentials, tokens
+
+    with context.writing() as connection:
+        credentials.ensure(connection, credential, (login.login_id,), now=clock.utcnow())
+        credentials.lift_fingerprint(connection, credential)
+        tokens.save_login(connection, login)

@@ -1,0 +1,126 @@
+"""`promptd check`: everything that is wrong, in one go. Starts nothing and creates nothing."""
+
+from datetime import datetime
+from typing import Any
+
+import click
+from sqlalchemy import Connection
+
+from jobs import clock
+from jobs.credential import Readable, Unreadable
+from jobs.errors import ConfigError, Fault, SecretUnreadable
+from jobs.providers.secrets import Keyring, SecretReader
+from scheduler.cli.context import Context
+from scheduler.cli.edge import ExitCode
+from scheduler.cli.secrets import look, own_key_missing, used_providers
+from scheduler.cli.tables import View, shown
+
+
+@click.command("check")
+@shown
+def check(context: Context) -> View:
+    """Check the configuration and whether its secrets can be read.
+
+    Exit code 78: faults in the files. 1: a secret cannot be read now, which does not keep the daemon down.
+    """
+    try:
+        settings = context.settings
+        _check_secret_key(context)
+    except ConfigError as exc:
+        return _faulty(exc)
+    now = clock.utcnow()
+    with context.reading() as connection:
+        unreadable = _unreadable(context, connection, now=now)
+    readable = not unreadable
+    providers = used_providers(context)
+    summary = f"{settings.source}: {len(settings.jobs)} jobs and {len(providers)} providers are configured"
+    verdict = "everything can be read" if readable else "what is named above cannot be read now"
+    return View(
+        {**_shape(context), "ok": readable, "unreadable": unreadable},
+        ["\n".join([*_lines(settings.warnings, unreadable), f"{summary}; {verdict}"])],
+        code=ExitCode.DONE if readable else ExitCode.FAILED,
+    )
+
+
+def _shape(context: Context) -> dict[str, Any]:
+    settings = context.settings
+    return {
+        "ok": True,
+        "config": str(settings.source),
+        "jobs": len(settings.jobs),
+        "providers": sorted(used_providers(context)),
+        "faults": [],
+        "warnings": list(settings.warnings),
+        "unreadable": [],
+    }
+
+
+def _faulty(error: ConfigError) -> View:
+    data = {
+        "ok": False,
+        "config": None,
+        "jobs": None,
+        "providers": [],
+        "faults": [_fault(fault) for fault in error.faults],
+        "warnings": [],
+        "unreadable": [],
+    }
+    return View(data, [], code=ExitCode.CONFIG, error=error)
+
+
+def _fault(fault: Fault) -> dict[str, Any]:
+    return {
+        "file": str(fault.file),
+        "line": fault.line,
+        "column": fault.column,
+        "key": fault.key,
+        "wrong": fault.wrong,
+        "mend": fault.mend,
+    }
+
+
+def _lines(warnings: tuple[str, ...], unreadable: list[dict[str, Any]]) -> list[str]:
+    said = [f"{each['provider']} {each['label']}: {each['why']}" for each in unreadable]
+    return [*(f"warning: {warning}" for warning in warnings), *(f"unreadable: {line}" for line in said)]
+
+
+def _check_secret_key(context: Context) -> None:
+    """Raise ConfigError for a secret_key that can be read and will not do; others are told later."""
+    reader = SecretReader(context.environ, context.redactor)
+    settings = context.settings
+    try:
+        keys = [reader.read(reference) for reference in settings.secret_keys]
+    except SecretUnreadable:
+        return
+    try:
+        Keyring(keys)
+    except SecretUnreadable as exc:
+        wrong, _, mend = str(exc).partition("; ")
+        raise ConfigError([Fault(settings.source, 0, 0, "secret_key", wrong, mend)]) from exc
+
+
+def _unreadable(context: Context, connection: Connection, *, now: datetime) -> list[dict[str, Any]]:
+    looked = look(context)
+    found = []
+    if looked.trouble and not own_key_missing(context.settings):
+        found.append(_unread("", "secret_key", str(context.settings.secret_keys[0]), looked.trouble))
+    for name in sorted(used_providers(context)):
+        opened = looked.vault.look(connection, context.registry.provider(name), now=now)
+        found.extend(_of_credential(each) for each in _told(opened))
+    return found
+
+
+def _told(opened: list[Readable | Unreadable]) -> list[Unreadable]:
+    """Return what cannot be read; of a built-in's key variables any one is enough, so the first is told."""
+    unread = [each for each in opened if isinstance(each, Unreadable)]
+    implicit = [each for each in unread if each.credential.implicit]
+    return [*implicit[:1], *(each for each in unread if not each.credential.implicit)]
+
+
+def _of_credential(each: Unreadable) -> dict[str, Any]:
+    credential = each.credential
+    return _unread(credential.provider, credential.label, credential.source, each.why)
+
+
+def _unread(provider: str, label: str, source: str, why: str) -> dict[str, Any]:
+    return {"provider": provider or None, "label": label, "source": source, "why": why}

@@ -1,0 +1,86 @@
+"""What a command works with: options, environment, and configuration and database, opened when asked for."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from jobs import clock
+from jobs.secret import Redactor
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from jobs.names import ProviderName
+    from jobs.providers.registry import Registry
+    from scheduler.config.loader import Loaded
+    from scheduler.config.settings import Settings
+
+# Imports inside functions keep `--help` and completion fast: each command pays only for what it uses.
+# ruff: noqa: PLC0415
+
+
+@dataclass
+class Context:
+    """The global options, and the way to everything heavy. One per invocation."""
+
+    config: Path | None = None
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    verbose: bool = False
+    color: bool = True
+    redactor: Redactor = field(default_factory=Redactor)
+
+    @cached_property
+    def loaded(self) -> "Loaded":
+        """The configuration with the files it was made of; raises ConfigError."""
+        from scheduler.config import loader, sources
+
+        path = sources.find(self.config, self.environ)
+        return loader.load_with_origins(path, environ=self.environ, now=clock.utcnow())
+
+    @property
+    def settings(self) -> "Settings":
+        """The configuration; raises ConfigError."""
+        return self.loaded.settings
+
+    @property
+    def registry(self) -> "Registry":
+        """The providers of the configuration; raises ConfigError."""
+        return self.settings.registry
+
+    def provider_name(self, spelled: str) -> "ProviderName":
+        """Return the canonical name of a provider in any spelling; raises UsageError that names near ones."""
+        from jobs.errors import UsageError
+        from jobs.providers.registry import UnknownProvider
+
+        try:
+            return self.registry.canonical(spelled)
+        except UnknownProvider as exc:
+            raise UsageError(str(exc)) from exc
+
+    @contextmanager
+    def reading(self) -> "Iterator[Connection]":
+        """Give a reading connection with one snapshot; raises Unavailable for another revision's database.
+
+        A database that is not there yet is read as an empty one; nothing is created for it.
+        """
+        from scheduler.cli import database
+
+        with database.reading(self.settings.database) as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> "Iterator[Connection]":
+        """Give a writing connection in one transaction; as `reading` for a database that is not there."""
+        from scheduler.cli import database
+
+        with database.writing(self.settings.database) as connection:
+            yield connection
+
+
+pass_context = click.make_pass_decorator(Context)

@@ -1,0 +1,115 @@
+"""The edge of the program: an error becomes a line that says what to do, and an exit code (sysexits.h)."""
+
+import os
+import sqlite3
+import sys
+import traceback
+from enum import IntEnum
+from pathlib import Path
+from types import MappingProxyType
+
+import click
+
+from jobs.errors import Busy, ConfigError, PromptdError, Unavailable, UsageError
+from jobs.secret import Redactor
+
+
+class ExitCode(IntEnum):
+    """What the shell is told."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    UNAVAILABLE = 69
+    BUG = 70
+    BUSY = 75
+    CONFIG = 78
+    INTERRUPTED = 130
+    PIPE_CLOSED = 141
+
+
+_PREFIX = "promptd: "
+_CODES = MappingProxyType(
+    {
+        ConfigError: ExitCode.CONFIG,
+        UsageError: ExitCode.USAGE,
+        Unavailable: ExitCode.UNAVAILABLE,
+        Busy: ExitCode.BUSY,
+    }
+)
+
+
+def exit_code_of(error: Exception, *, verbose: bool = False, redactor: Redactor) -> int:
+    """Print what an error says to do, and return the exit code that stands for it.
+
+    A bug is named in one line; its traceback is printed when `verbose`.
+    """
+    match error:
+        case PromptdError():
+            code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), ExitCode.FAILED)
+            return _told(str(error), code, prefix="" if isinstance(error, ConfigError) else _PREFIX)
+        case click.ClickException():
+            return _said_by_click(error)
+        case click.Abort():
+            return ExitCode.INTERRUPTED
+        case BrokenPipeError():
+            return pipe_closed()
+        case _ if _is_of_database(error):
+            return _told(_database(error), ExitCode.UNAVAILABLE)
+        case _:
+            return _bug(error, verbose=verbose, redactor=redactor)
+
+
+def pipe_closed() -> int:
+    """Stop writing to a reader that has gone, so that the interpreter does not complain of it at its end."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, sys.stdout.fileno())
+    os.close(nothing)
+    return ExitCode.PIPE_CLOSED
+
+
+def _told(text: str, code: int, *, prefix: str = _PREFIX) -> int:
+    for line in text.splitlines() or [""]:
+        click.echo(f"{prefix}{line}", err=True)
+    return code
+
+
+def _said_by_click(error: click.ClickException) -> int:
+    match error:
+        case click.exceptions.NoArgsIsHelpError():
+            error.show()
+            return ExitCode.USAGE
+        case click.UsageError():
+            return _told(_usage(error), ExitCode.USAGE)
+        case _:
+            return _told(error.format_message(), error.exit_code)
+
+
+def _usage(error: click.UsageError) -> str:
+    message = " ".join(error.format_message().split())
+    if error.ctx is None:
+        return message
+    return f"{message.rstrip('.')}; see `{error.ctx.command_path} --help`"
+
+
+def _is_of_database(error: BaseException) -> bool:
+    """Say whether a database driver raised it, without importing SQLAlchemy to know."""
+    module = sys.modules.get("sqlalchemy.exc")
+    return isinstance(error, sqlite3.Error) or (module is not None and isinstance(error, module.DBAPIError))
+
+
+def _database(error: BaseException) -> str:
+    cause = getattr(error, "orig", None) or error
+    said = " ".join(str(cause).split()) or type(cause).__name__
+    return f"the database cannot be used: {said}; check its file and disk, or try again"
+
+
+def _bug(error: Exception, *, verbose: bool, redactor: Redactor) -> int:
+    if verbose:
+        trace = "".join(traceback.format_exception(error))
+        click.echo(redactor.clean(trace), err=True, nl=False)
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    advice = "please report it" if verbose else "rerun with `promptd -v …` for the traceback, and report it"
+    said = " ".join(redactor.clean(str(error)).split())
+    return _told(f"this is a bug: {type(error).__name__}{where}: {said}; {advice}", ExitCode.BUG)

@@ -1,0 +1,60 @@
+"""Groups of commands that are known by name and one line, and are imported when they are used."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+
+import click
+from click.shell_completion import CompletionItem
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One command: its line in the help, and where it is written (`module:attribute`).
+
+    A group of commands has no place of its own; it has `commands`.
+    """
+
+    help: str
+    place: str = ""
+    commands: "Mapping[str, Entry] | None" = None
+
+    def made(self, name: str) -> click.Command:
+        """Return the command itself: a group from its table, anything else by importing it."""
+        if self.commands is not None:
+            return LazyGroup(name=name, help=self.help, table=self.commands, no_args_is_help=True)
+        module, _, attribute = self.place.partition(":")
+        command = getattr(import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+
+class LazyGroup(click.Group):
+    """A group whose help and completion read a table: no command is imported to be listed."""
+
+    def __init__(self, *, table: Mapping[str, Entry], **settings: object) -> None:
+        super().__init__(**settings)  # type: ignore[arg-type] # click's own settings, passed on as they are
+        self.table = table
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of the table."""
+        return list(self.table)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return one command, imported now."""
+        entry = self.table.get(cmd_name)
+        return entry.made(cmd_name) if entry else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands from the table."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.help) for name, entry in self.table.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete the names of the table, and the group's own options."""
+        named = [
+            CompletionItem(name, help=entry.help)
+            for name, entry in self.table.items()
+            if name.startswith(incomplete)
+        ]
+        return [*named, *click.Command.shell_complete(self, ctx, incomplete)]

@@ -1,0 +1,74 @@
+"""Arguments that complete themselves in a shell: job names, run ids, providers."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from sqlite3 import Error as SqliteError
+
+import click
+from click.shell_completion import CompletionItem
+
+from jobs.errors import PromptdError
+from scheduler.cli.context import Context
+
+_NEWEST = 30
+
+
+class _Completed(click.ParamType):  # type: ignore[type-arg] # generic since click 8.4
+    """A text whose choices are looked up only when a shell asks for them."""
+
+    def __init__(self, name: str, choices: Callable[[Context], Iterable[tuple[str, str]]]) -> None:
+        self.name, self._choices = name, choices
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Return the choices that begin with what was typed; none where they cannot be read."""
+        given = ctx.find_root().params.get("config")
+        context = Context(config=Path(given) if given else None)
+        try:
+            found = list(self._choices(context))
+        except (PromptdError, OSError, SqliteError):
+            return []
+        return [CompletionItem(value, help=help_) for value, help_ in found if value.startswith(incomplete)]
+
+
+def _jobs(context: Context) -> Iterable[tuple[str, str]]:
+    return ((name, job.job.description) for name, job in context.settings.jobs.items())
+
+
+def _runs(context: Context) -> Iterable[tuple[str, str]]:
+    from sqlalchemy.exc import DBAPIError  # noqa: PLC0415 - only completion of a run's id needs the database
+
+    from jobs.store.ledger import RunFilter, list_runs  # noqa: PLC0415
+
+    try:
+        with context.reading() as connection:
+            rows = list_runs(connection, RunFilter(limit=_NEWEST))
+    except DBAPIError:
+        return []
+    return ((str(row["id"]), f"{row['job']} {row['state']}") for row in rows)
+
+
+def _providers(context: Context) -> Iterable[tuple[str, str]]:
+    return ((provider.name, provider.base_url or "") for provider in context.registry)
+
+
+JOB = _Completed("job", _jobs)
+PROVIDER = _Completed("provider", _providers)
+
+
+class RunId(_Completed):
+    """A run's number."""
+
+    def __init__(self) -> None:
+        super().__init__("id", _runs)
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number; fails with a usage error for anything else."""
+        text = str(value)
+        if not (text.isascii() and text.isdigit()):
+            self.fail(f"{text!r} is no run's id; see `promptd run list`", param, ctx)
+        return min(int(text), 2**63 - 1)
+
+
+RUN = RunId()

@@ -1,0 +1,147 @@
+"""One way of output: `--json` for machines, tables on a terminal, plain aligned columns in a pipe."""
+
+import functools
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec
+
+import click
+
+from scheduler.cli.context import Context, pass_context
+
+P = ParamSpec("P")
+_GAP = "  "
+_KEPT = "\n\t"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows under titles. `none` is said instead when there are no rows."""
+
+    titles: Sequence[str]
+    rows: Sequence[Sequence[object]]
+    none: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Names and values, one to a line; empty values are left out."""
+
+    pairs: Sequence[tuple[str, object]]
+
+
+Block = Table | Facts | str
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a command has to say: `data` with `--json`, `blocks` to people, `code` to the shell.
+
+    `notes` go to standard error for people and machines alike. An `error` is raised to people, and told to
+    machines by `data` and `code`.
+    """
+
+    data: Any
+    blocks: Sequence[Block]
+    notes: Sequence[str] = ()
+    code: int = 0
+    error: Exception | None = None
+
+
+def shown(
+    command: Callable[Concatenate[Context, P], View],
+) -> Callable[P, int]:
+    """Give a command `--json`, and print what it returns. Stands under `@click.command`."""
+
+    @pass_context
+    @functools.wraps(command)
+    def printed(context: Context, /, *args: P.args, **kwargs: P.kwargs) -> int:
+        as_json = bool(kwargs.pop("as_json"))
+        view = command(context, *args, **kwargs)
+        if view.error is not None and not as_json:
+            raise view.error
+        for note in view.notes:
+            click.echo(f"promptd: {note}", err=True)
+        click.echo(to_json(view.data)) if as_json else show(view.blocks, color=context.color)
+        return view.code
+
+    option = click.option("--json", "as_json", is_flag=True, help="Print JSON of a stable shape.")
+    decorated: Callable[P, int] = option(printed)
+    return decorated
+
+
+def to_json(data: Any) -> str:
+    """Return data as indented JSON: times in UTC with Z, durations in seconds."""
+    return json.dumps(data, indent=2, ensure_ascii=False, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case datetime():
+            return value.isoformat().replace("+00:00", "Z")
+        case timedelta():
+            return value.total_seconds()
+        case Enum():
+            return value.value
+        case Path():
+            return str(value)
+        case _:
+            raise TypeError(f"{type(value).__name__} has no place in JSON")
+
+
+def show(blocks: Sequence[Block], *, color: bool = True) -> None:
+    """Print blocks with an empty line between them: tables on a terminal, plain columns elsewhere."""
+    on_terminal = sys.stdout.isatty()
+    for number, block in enumerate(blocks):
+        if number:
+            click.echo()
+        match block:
+            case Table() if not block.rows:
+                click.echo(block.none)
+            case Table() if on_terminal:
+                _drawn(block, color=color)
+            case Table():
+                click.echo("\n".join(_columns([block.titles, *block.rows])))
+            case Facts():
+                pairs = [(name, value) for name, value in block.pairs if value not in (None, "")]
+                click.echo("\n".join(_columns([(f"{name}:", value) for name, value in pairs])))
+            case str():
+                click.echo(readable(block))
+
+
+def readable(text: str) -> str:
+    """Return text without the control characters that would act on a terminal."""
+    return "".join(c if c.isprintable() or c in _KEPT else "�" for c in text.replace("\r\n", "\n"))
+
+
+def _cell(value: object) -> str:
+    text = "-" if value in (None, "") else str(value)
+    return " ".join(readable(text).split())
+
+
+def _columns(rows: Sequence[Sequence[object]]) -> list[str]:
+    """Return rows as lines of aligned columns, nothing cut off."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        _GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    ]
+
+
+def _drawn(table: Table, *, color: bool) -> None:
+    from rich.console import Console  # noqa: PLC0415 - a pipe does not pay for it
+    from rich.table import Table as RichTable  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    drawn = RichTable(box=None, pad_edge=False, header_style="bold")
+    for title in table.titles:
+        drawn.add_column(title, overflow="fold")
+    for row in table.rows:
+        drawn.add_row(*(Text(_cell(value)) for value in row))
+    Console(no_color=not color, highlight=False).print(drawn)

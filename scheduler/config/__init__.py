@@ -1,0 +1,1 @@
+"""Configuration: YAML files in, one frozen `Settings` out, or every fault with its line."""

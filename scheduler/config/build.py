@@ -1,0 +1,159 @@
+"""Jobs settled: defaults merged in, chains resolved, schedules parsed, names made sure of."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from types import MappingProxyType
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from jobs.definition import DEFAULT_TIMEOUT, Job
+from jobs.request import Parameters
+from jobs.target import Target
+from scheduler.config.chains import Chains
+from scheduler.config.gather import Faults
+from scheduler.config.job_files import WrittenJob
+from scheduler.config.schema import JobKeys, ParametersRow, PartialJob
+from scheduler.config.settings import ScheduledJob
+from scheduler.triggers import Schedule, parse_schedule
+
+Targets = tuple[Target, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all jobs of one configuration share. Targets are None when one of them has faults.
+
+    `primary` and `default_fallbacks` are those of `defaults`, else of the main chain; `fallbacks` are
+    the main chain's.
+    """
+
+    defaults: JobKeys
+    primary: Targets | None
+    fallbacks: Targets | None
+    default_fallbacks: Targets | None
+    zone: ZoneInfo
+    now: datetime
+
+
+@dataclass(slots=True)
+class Builder:
+    """Makes jobs of what is written; what repeats from job to job is looked at once."""
+
+    shared: Shared
+    chains: Chains
+    faults: Faults
+    _schedules: dict[tuple[str, str], Schedule | ValueError] = field(default_factory=dict)
+    _names: dict[str, WrittenJob] = field(default_factory=dict)
+
+    def jobs(self, written: Iterable[WrittenJob]) -> Mapping[str, ScheduledJob]:
+        """Return the sound jobs by name; the others leave faults."""
+        made = [self._job(each) for each in written]
+        return MappingProxyType({job.name: job for job in made if job is not None})
+
+    def _job(self, written: WrittenJob) -> ScheduledJob | None:
+        row = written.row
+        self._take_name(written)
+        zone = ZoneInfo(name) if (name := self._pick(row, "timezone")) else self.shared.zone
+        schedule = self._schedule(written, zone)
+        chain = self._chain(written)
+        if row.name is None or row.prompt is None or not chain:
+            return None
+        return ScheduledJob(
+            job=self._definition(row, row.name, row.prompt, chain),
+            schedule=schedule,
+            timezone=zone,
+            enabled=self._pick(row, "enabled"),
+            misfire_grace_time=self._pick(row, "misfire_grace_time"),
+            catch_up=self._pick(row, "catch_up"),
+        )
+
+    def _definition(self, row: PartialJob, name: str, prompt: str, chain: Targets) -> Job:
+        timeout: timedelta | None = self._pick(row, "timeout")
+        return Job(
+            name=name,
+            prompt=prompt,
+            chain=chain,
+            system=self._pick(row, "system"),
+            description=self._pick(row, "description"),
+            tags=self._pick(row, "tags"),
+            vars=MappingProxyType(self._pick(row, "vars")),
+            fallback_on=self._pick(row, "fallback_on"),
+            parameters=_parameters(self._pick(row, "parameters")),
+            timeout=timeout or DEFAULT_TIMEOUT,
+            on_truncated=self._pick(row, "on_truncated"),
+            repeat_safe=self._pick(row, "repeat_safe"),
+            store_prompt=self._pick(row, "store_prompt"),
+        )
+
+    def _pick(self, row: JobKeys, key: str) -> Any:
+        """Return the job's own value, else that of `defaults`, else the built-in one."""
+        return getattr(row if key in row.model_fields_set else self.shared.defaults, key)
+
+    def _take_name(self, written: WrittenJob) -> None:
+        name = written.row.name
+        first = self._names.setdefault(name, written) if name else written
+        if first is written:
+            return
+        line = first.document.place((*first.path, "name"))[0]
+        wrong = f"the name {name!r} is taken by {first.document.file}:{line}"
+        self.faults.add(written.document, (*written.path, "name"), wrong, "give each job its own name")
+
+    def _schedule(self, written: WrittenJob, zone: ZoneInfo) -> Schedule | None:
+        text = written.row.schedule
+        if text is None:
+            return None
+        parsed = self._schedules.get((text, zone.key))
+        if parsed is None:
+            parsed = self._schedules[(text, zone.key)] = _parsed(text, zone, self.shared.now)
+        if not isinstance(parsed, ValueError):
+            return parsed
+        wrong, _, mend = str(parsed).partition("; ")
+        mend = mend or "such as `0 7 * * mon-fri`, `@daily`, `every 90s`, `at 2026-12-01T09:00`"
+        self.faults.add(written.document, (*written.path, "schedule"), wrong, mend)
+        return None
+
+    def _chain(self, written: WrittenJob) -> Targets:
+        """Return the job's targets, the primary first; empty when there are faults or none."""
+        primary, fallbacks = self._primary(written), self._fallbacks(written)
+        if primary == () and not self.faults.under(written.document, written.path):
+            place = (*written.path, "model")
+            self.faults.add(
+                written.document, place, "is missing", "add `model: provider/model` here or at the top"
+            )
+        return tuple(dict.fromkeys((*primary, *fallbacks))) if primary and fallbacks is not None else ()
+
+    def _primary(self, written: WrittenJob) -> Targets | None:
+        path = (*written.path, "model")
+        if self.faults.under(written.document, path):
+            return None
+        if written.row.model is None:
+            return self.shared.primary
+        return self.chains.settled(written.document, [(path, written.row.model)])
+
+    def _fallbacks(self, written: WrittenJob) -> Targets | None:
+        path = (*written.path, "fallback")
+        if "fallback" not in written.row.model_fields_set or written.row.fallback is None:
+            inherited = "fallback" in written.row.model_fields_set
+            return self.shared.fallbacks if inherited else self.shared.default_fallbacks
+        numbered = [((*path, number), target) for number, target in enumerate(written.row.fallback)]
+        return self.chains.settled(written.document, numbered)
+
+
+def _parsed(text: str, zone: ZoneInfo, now: datetime) -> Schedule | ValueError:
+    try:
+        return parse_schedule(text, zone, now=now)
+    except ValueError as exc:
+        return exc
+    except OverflowError:
+        return ValueError("a time too far away; choose one within the years 1970 to 9000")
+
+
+def _parameters(row: ParametersRow) -> Parameters:
+    return Parameters(
+        temperature=row.temperature,
+        max_output_tokens=row.max_output_tokens,
+        reasoning_effort=row.reasoning_effort,
+        seed=row.seed,
+        extra_body=MappingProxyType(row.extra_body),
+    )

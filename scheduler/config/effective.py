@@ -1,0 +1,183 @@
+"""The effective configuration for `promptd config show`: every value, and the line that it comes from."""
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
+from enum import Enum
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import urlsplit
+
+from jobs.providers.registry import Provider
+from jobs.request import Parameters
+from jobs.secret import Redactor
+from scheduler.config.job_files import WrittenJob
+from scheduler.config.loader import Loaded
+from scheduler.config.schema import JobKeys, ParametersRow
+from scheduler.config.settings import ScheduledJob, Settings
+from scheduler.config.sources import Document
+from scheduler.config.yaml_tree import KeyPath
+
+DEFAULT = "default"
+MASK = "[secret]"
+_TOP: Mapping[str, Callable[[Settings], Any]] = MappingProxyType(
+    {
+        "timezone": lambda s: s.timezone.key,
+        "database": lambda s: _without_password(s.database),
+        "state_dir": lambda s: s.state_dir,
+        "secret_key": lambda s: [str(key) for key in s.secret_keys],
+        "model": lambda s: s.chain[0] if s.chain else None,
+        "fallback_providers": lambda s: s.chain[1:],
+        "limits.max_concurrent_runs": lambda s: s.limits.max_concurrent_runs,
+        "limits.drain_timeout": lambda s: s.limits.drain_timeout,
+        "server.listen": lambda s: f"{s.listen.host}:{s.listen.port}" if s.listen else "off",
+        "logging.level": lambda s: s.log_level,
+        "logging.format": lambda s: s.log_format,
+        "defaults.timeout": lambda s: s.job_timeout,
+    }
+)
+_PROVIDER: Mapping[str, Callable[[Provider], Any]] = MappingProxyType(
+    {
+        "base_url": lambda p: p.base_url,
+        "api_mode": lambda p: p.api_mode,
+        "timeout": lambda p: p.timeout,
+        "stream": lambda p: p.stream,
+        "store": lambda p: p.store,
+        "headers": lambda p: dict.fromkeys(p.headers, MASK),
+        "credentials": lambda p: {c.label: c.source for c in p.credentials},
+    }
+)
+_JOB: Mapping[str, Callable[[ScheduledJob], Any]] = MappingProxyType(
+    {
+        "schedule": lambda j: j.schedule.text if j.schedule else None,
+        "timezone": lambda j: j.timezone.key,
+        "enabled": lambda j: j.enabled,
+        "misfire_grace_time": lambda j: j.misfire_grace_time,
+        "catch_up": lambda j: j.catch_up,
+        "description": lambda j: j.job.description,
+        "tags": lambda j: j.job.tags,
+        "prompt": lambda j: j.job.prompt,
+        "system": lambda j: j.job.system,
+        "vars": lambda j: j.job.vars,
+        "model": lambda j: j.job.chain[0],
+        "fallback": lambda j: j.job.chain[1:],
+        "fallback_on": lambda j: sorted(j.job.fallback_on),
+        "parameters": lambda j: _parameters(j.job.parameters),
+        "timeout": lambda j: j.job.timeout,
+        "on_truncated": lambda j: j.job.on_truncated,
+        "repeat_safe": lambda j: j.job.repeat_safe,
+        "store_prompt": lambda j: j.job.store_prompt,
+    }
+)
+
+
+def effective(loaded: Loaded) -> dict[str, Any]:
+    """Return the sections of the configuration; each leaf is `{"value": …, "from": "file:line" or "default"}`.
+
+    Values are plain JSON values; secrets, header values and passwords are masked.
+    """
+    shown = _top(loaded)
+    shown["providers"] = dict(_providers(loaded))
+    shown["auxiliary"] = dict(_auxiliary(loaded))
+    shown["jobs"] = {
+        each.row.name: _job(loaded, each, loaded.settings.jobs[each.row.name])
+        for each in loaded.written
+        if each.row.name is not None
+    }
+    return shown
+
+
+def _top(loaded: Loaded) -> dict[str, Any]:
+    shown: dict[str, Any] = {}
+    for dotted, value in _TOP.items():
+        *sections, key = dotted.split(".")
+        holder = shown
+        for section in sections:
+            holder = holder.setdefault(section, {})
+        holder[key] = _leaf(value(loaded.settings), _origin(loaded.document, (*sections, key)))
+    if "fallback_model" in loaded.document.data:
+        shown["fallback_providers"]["from"] = _origin(loaded.document, ("fallback_model",))
+    return shown
+
+
+def _providers(loaded: Loaded) -> Iterator[tuple[str, Any]]:
+    """Yield the providers of the file, and inline ones."""
+    registry = loaded.settings.registry
+    entries = {registry.canonical(entry): entry for entry in loaded.file.providers}
+    for provider in registry:
+        entry = entries.get(provider.name)
+        if entry is None and ":" not in provider.name:
+            continue
+        path: KeyPath = ("providers", entry or provider.name)
+        yield (
+            provider.name,
+            {
+                key: _leaf(value(provider), _origin(loaded.document, (*path, key)))
+                for key, value in _PROVIDER.items()
+            },
+        )
+
+
+def _auxiliary(loaded: Loaded) -> Iterator[tuple[str, Any]]:
+    for name, task in loaded.settings.auxiliary.items():
+        origin = _origin(loaded.document, ("auxiliary", name))
+        yield (
+            name,
+            {
+                "chain": _leaf(task.chain, origin),
+                "fallback_to_main": _leaf(task.fallback_to_main, origin),
+                "timeout": _leaf(task.timeout, origin),
+            },
+        )
+
+
+def _job(loaded: Loaded, written: WrittenJob, job: ScheduledJob) -> dict[str, Any]:
+    return {key: _leaf(value(job), _job_origin(loaded, written, key)) for key, value in _JOB.items()}
+
+
+def _job_origin(loaded: Loaded, written: WrittenJob, key: str) -> str:
+    """Return where a job's value comes from: its own file, `defaults`, or what stands at the top."""
+    if key in written.row.model_fields_set:
+        return _origin(written.document, (*written.path, key))
+    if key in JobKeys.model_fields and key in loaded.file.defaults.model_fields_set:
+        return _origin(loaded.document, ("defaults", key))
+    inherited = {"fallback": _fallback_key(loaded), "model": "model", "timezone": "timezone"}.get(key)
+    return _origin(loaded.document, (inherited,)) if inherited else DEFAULT
+
+
+def _fallback_key(loaded: Loaded) -> str:
+    return "fallback_model" if "fallback_model" in loaded.document.data else "fallback_providers"
+
+
+def _origin(document: Document, path: KeyPath) -> str:
+    return f"{document.file}:{document.place(path, key=True)[0]}" if document.holds(path) else DEFAULT
+
+
+def _parameters(parameters: Parameters) -> dict[str, Any]:
+    return {key: getattr(parameters, key) for key in ParametersRow.model_fields}
+
+
+def _leaf(value: Any, origin: str) -> dict[str, Any]:
+    return {"value": _plain(value), "from": origin}
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON has it; a duration is seconds, a text loses what looks like a key."""
+    match value:
+        case None | bool() | int() | float():
+            return value
+        case timedelta():
+            return value.total_seconds()
+        case Mapping():
+            return {str(key): _plain(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_plain(each) for each in value]
+        case _:
+            return Redactor().clean(str(value.value if isinstance(value, Enum) else value))
+
+
+def _without_password(url: str) -> str:
+    """Return a database URL fit to be shown."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    return url.replace(f":{parts.password}@", f":{MASK}@", 1)

@@ -1,0 +1,223 @@
+"""What pydantic finds wrong, told as faults: place, dotted key, what is wrong in plain words, and the mend.
+
+Nothing here quotes a value: what stands in the wrong place may be a secret.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from types import MappingProxyType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from scheduler.config.gather import Faults, dotted
+from scheduler.config.schema import FREE, NOT_YET, NOT_YET_LISTS, NOT_YET_VALUES
+from scheduler.config.sources import Document
+from scheduler.config.yaml_tree import KeyPath
+
+_MAY_BE_EMPTY = re.compile(r"((jobs)?\[\d+\]\.)?schedule")
+_NOT_CARRIED_OUT = "is not carried out by this version of promptd"
+_URL = ("is not a base URL", "an absolute http:// or https:// URL without login, query or fragment")
+_REFERENCE = (
+    "is not a reference to a secret",
+    "env:NAME, file:PATH or systemd:NAME, never the secret itself",
+)
+_NOT_TEXT = ("is not text", "put the value in quotes")
+_NOT_WHOLE = ("is not a whole number", "write digits, such as 10")
+_NOT_NUMBER = ("is not a number", "write a number, such as 0.7")
+_NOT_BOOLEAN = ("is neither true nor false", "write true or false")
+NOT_MAPPING = ("is not a mapping", "write `key: value` lines below it, indented")
+NOT_LIST = ("is not a list", "write [a, b], or lines that begin with `- `")
+NO_VALUE = ("has no value", "write one, or remove the key")
+
+WORDS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "missing": ("is missing", "add `{key}: …`"),
+        "string_type": _NOT_TEXT,
+        "string_unicode": ("holds characters that are no text", "write plain UTF-8 text"),
+        "int_type": _NOT_WHOLE,
+        "int_parsing": _NOT_WHOLE,
+        "int_from_float": _NOT_WHOLE,
+        "int_parsing_size": _NOT_WHOLE,
+        "float_type": _NOT_NUMBER,
+        "float_parsing": _NOT_NUMBER,
+        "finite_number": _NOT_NUMBER,
+        "bool_type": _NOT_BOOLEAN,
+        "bool_parsing": _NOT_BOOLEAN,
+        "dict_type": NOT_MAPPING,
+        "mapping_type": NOT_MAPPING,
+        "model_type": NOT_MAPPING,
+        "model_attributes_type": NOT_MAPPING,
+        "list_type": NOT_LIST,
+        "tuple_type": NOT_LIST,
+        "set_type": NOT_LIST,
+        "frozen_set_type": NOT_LIST,
+        "enum": ("is none of the values there are", "one of {expected}"),
+        "literal_error": ("is none of the values there are", "one of {expected}"),
+        "greater_than_equal": ("is too small", "{ge} or more"),
+        "less_than_equal": ("is too large", "{le} or less"),
+        "string_pattern_mismatch": ("has a form that is not allowed", "it must match {pattern}"),
+        "too_short": ("is empty", "list at least {min_length}"),
+    }
+)
+"""What each type of pydantic's errors means, and what would be right."""
+
+BY_KEY: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "base_url": _URL,
+        "token_url": _URL,
+        "device_authorization_url": _URL,
+        "key": _REFERENCE,
+        "secret_key": _REFERENCE,
+    }
+)
+"""What a value that a check refused means, where the check's own text might quote the value."""
+
+_MENDS: Mapping[str, str] = MappingProxyType(
+    {"schedule": "write `schedule: …`, or `schedule: null` for a job that is only run by hand"}
+)
+_INSTEAD: Mapping[str, str] = MappingProxyType({"prompt": "prompt_file"})
+
+
+def _empty_keys(data: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
+    """Yield the path of every key or item without a value, but for those that may be null."""
+    pairs = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    for part, value in pairs:
+        if value is None:
+            yield (*path, part)
+        elif isinstance(value, dict | list) and part not in FREE:
+            yield from _empty_keys(value, (*path, part))
+
+
+def note_empty_keys(faults: Faults, document: Document) -> None:
+    """Note every key without a value; only a job's schedule may be null."""
+    for path in _empty_keys(document.data):
+        if not _MAY_BE_EMPTY.fullmatch(dotted(path)):
+            faults.add(document, path, *NO_VALUE, key=True)
+
+
+def report(
+    faults: Faults, document: Document, at: KeyPath, model: type[BaseModel], exc: ValidationError
+) -> None:
+    """Note every error of one validation, of the value that stands at the path `at`."""
+    errors = exc.errors(include_url=False)
+    unknown = [_Unknown.of(model, error["loc"]) for error in errors if error["type"] == "extra_forbidden"]
+    meant = {(u.path[:-1], each) for u in unknown for each in u.stands_for}
+    for error in errors:
+        path = _existing(document, (*at, *error["loc"]), missing=error["type"] == "missing")
+        if error["type"] == "missing" and (error["loc"][:-1], str(error["loc"][-1])) in meant:
+            continue
+        wrong, mend = _words(model, error)
+        faults.add(
+            document, path, wrong, mend, key=error["type"] == "extra_forbidden" or error["input"] is None
+        )
+
+
+def _existing(document: Document, path: KeyPath, *, missing: bool) -> KeyPath:
+    """Return the part of the path that is in the file: pydantic adds names of its own to it."""
+    wanted, last = (path[:-1], path[-1:]) if missing else (path, ())
+    while wanted and not document.holds(wanted):
+        wanted = wanted[:-1]
+    return (*wanted, *last)
+
+
+def _words(model: type[BaseModel], error: ErrorDetails) -> tuple[str, str]:
+    kind, key = error["type"], str(next((p for p in reversed(error["loc"]) if isinstance(p, str)), ""))
+    if kind == "extra_forbidden":
+        return _Unknown.of(model, error["loc"]).words
+    if error["input"] is None and kind != "missing":
+        return NO_VALUE
+    if _later(model, error["loc"], error["input"]):
+        what = "a list" if isinstance(error["input"], list) else f"`{error['input']}`"
+        return (f"{what} {_NOT_CARRIED_OUT}", "write another value, or remove the key")
+    if kind == "value_error":
+        return BY_KEY.get(key) or _own_words(error)
+    wrong, mend = WORDS.get(kind, ("is not what is wanted here", "see `promptd config schema`"))
+    context = {"key": key, **error.get("ctx", {})}
+    return wrong, _MENDS.get(key, mend.format(**context)) if kind == "missing" else mend.format(**context)
+
+
+def _own_words(error: ErrorDetails) -> tuple[str, str]:
+    text = str(error.get("ctx", {}).get("error", ""))
+    wrong, semicolon, mend = text.partition("; ")
+    return (wrong, mend) if semicolon else ("is not right", text)
+
+
+def _later(model: type[BaseModel], loc: KeyPath, value: Any) -> bool:
+    owner, key = _model_at(model, loc[:-1]), str(loc[-1]) if loc else ""
+    if owner is None:
+        return False
+    if isinstance(value, list):
+        return any(issubclass(owner, of) and key == name for of, name in NOT_YET_LISTS)
+    return any(
+        issubclass(owner, of) and key == name and value in values
+        for (of, name), values in NOT_YET_VALUES.items()
+        if isinstance(value, str)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Unknown:
+    """A key that its mapping does not know, and the known keys that it may have been meant for."""
+
+    path: KeyPath
+    near: tuple[str, ...]
+    later: bool
+
+    @classmethod
+    def of(cls, model: type[BaseModel], loc: KeyPath) -> "_Unknown":
+        owner, key = _model_at(model, loc[:-1]), str(loc[-1])
+        names = [field.alias or name for name, field in owner.model_fields.items()] if owner else []
+        later = owner is not None and any(
+            issubclass(owner, of) and key in keys for of, keys in NOT_YET.items()
+        )
+        near = (
+            ()
+            if later
+            else tuple(get_close_matches(key.strip().lower().replace("-", "_"), names, n=2, cutoff=0.6))
+        )
+        return cls(loc, near, later)
+
+    @property
+    def stands_for(self) -> tuple[str, ...]:
+        """The keys whose absence this one explains."""
+        key = self.path[-1]
+        return (*self.near, *(missing for missing, instead in _INSTEAD.items() if instead == key))
+
+    @property
+    def words(self) -> tuple[str, str]:
+        if self.later:
+            return (_NOT_CARRIED_OUT, "remove it")
+        meant = (
+            f"did you mean {' or '.join(self.near)}?"
+            if self.near
+            else "remove it; see `promptd config schema`"
+        )
+        return ("is not a key that is known here", meant)
+
+
+def _model_at(model: type[BaseModel], path: KeyPath) -> type[BaseModel] | None:
+    """Return the model of the mapping at a path below a model; None where no model is."""
+    here: Any = model
+    for part in path:
+        if isinstance(here, type) and issubclass(here, BaseModel):
+            fields = {f.alias or name: f.annotation for name, f in here.model_fields.items()}
+            here = _plain(fields.get(str(part)))
+        else:
+            here = _plain(
+                next(iter(get_args(here)[-1:] if get_origin(here) is dict else get_args(here)), None)
+            )
+    return here if isinstance(here, type) and issubclass(here, BaseModel) else None
+
+
+def _plain(annotation: Any) -> Any:
+    """Return an annotation without its metadata and without `| None`."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _plain(get_args(annotation)[0])
+    if origin in (Union, UnionType):
+        return _plain(next(arg for arg in get_args(annotation) if arg is not type(None)))
+    return annotation

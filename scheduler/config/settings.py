@@ -1,0 +1,94 @@
+"""The settled configuration: frozen values, names canonical, paths absolute, nothing left to guess."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from types import MappingProxyType
+from zoneinfo import ZoneInfo
+
+from jobs.credential import SecretReference
+from jobs.definition import Job
+from jobs.providers.registry import Registry
+from jobs.target import Target
+from scheduler.triggers import Schedule
+
+
+class LogFormat(StrEnum):
+    """How log lines are written; `auto` chooses by where they go."""
+
+    AUTO = "auto"
+    JOURNAL = "journal"
+    CONSOLE = "console"
+    JSON = "json"
+
+
+class CatchUp(StrEnum):
+    """What becomes of instants that fell due while no daemon was up."""
+
+    LATEST = "latest"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledJob:
+    """A job and its when. `schedule` is None for a job that is only run by hand."""
+
+    job: Job
+    schedule: Schedule | None
+    timezone: ZoneInfo
+    enabled: bool = True
+    misfire_grace_time: timedelta | None = None
+    catch_up: CatchUp = CatchUp.LATEST
+
+    @property
+    def name(self) -> str:
+        """The job's name, under which its history and state are kept."""
+        return self.job.name
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds the daemon."""
+
+    max_concurrent_runs: int = 32
+    drain_timeout: timedelta = timedelta(seconds=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Where HTTP is served; port 0 takes a free one."""
+
+    host: str = "127.0.0.1"
+    port: int = 9464
+
+
+@dataclass(frozen=True, slots=True)
+class AuxiliaryTask:
+    """A helper call with a chain of its own; read and checked, used by a later version."""
+
+    chain: tuple[Target, ...]
+    fallback_to_main: bool = True
+    timeout: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that one configuration says."""
+
+    source: Path
+    timezone: ZoneInfo
+    database: str
+    state_dir: Path
+    secret_keys: tuple[SecretReference, ...]
+    registry: Registry
+    chain: tuple[Target, ...]
+    jobs: Mapping[str, ScheduledJob]
+    auxiliary: Mapping[str, AuxiliaryTask] = field(default_factory=lambda: MappingProxyType({}))
+    limits: Limits = Limits()
+    listen: Listen | None = Listen()
+    log_level: str = "info"
+    log_format: LogFormat = LogFormat.AUTO
+    job_timeout: timedelta = timedelta(minutes=10)
+    warnings: tuple[str, ...] = ()

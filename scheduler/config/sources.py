@@ -1,0 +1,131 @@
+"""Where configuration is found, and one file of it as plain data that still knows its lines."""
+
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from yaml import MappingNode, Node, ScalarNode, SequenceNode
+
+from jobs.errors import ConfigError, Fault
+from scheduler.config.yaml_tree import KeyPath, Mistake, Unreadable, parse
+
+LARGEST = 4 * 1024 * 1024
+FILE_NAME = "promptd.yaml"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Document:
+    """One file: its plain data, and where everything in it stands."""
+
+    file: Path
+    data: Any
+    root: Node | None = None
+
+    def holds(self, path: KeyPath) -> bool:
+        """Say whether the path leads to something in this file."""
+        return self._steps(path)[1] == len(path)
+
+    def place(self, path: KeyPath, *, key: bool = False) -> tuple[int, int]:
+        """Return line and column, from 1, of the value at the path, or of its key.
+
+        A list or mapping is told by its key. What is not in the file is told by what would hold it.
+        """
+        trail, _ = self._steps(path)
+        if not trail:
+            return (0, 0)
+        key_node, value_node = trail[-1]
+        told_by_value = not key and isinstance(value_node, ScalarNode)
+        mark = (value_node if told_by_value or key_node is None else key_node).start_mark
+        return (mark.line + 1, mark.column + 1)
+
+    def _steps(self, path: KeyPath) -> tuple[list[tuple[Node | None, Node]], int]:
+        trail: list[tuple[Node | None, Node]] = [(None, self.root)] if self.root else []
+        for count, part in enumerate(path):
+            step = _child(trail[-1][1], part) if trail else None
+            if step is None:
+                return trail, count
+            trail.append(step)
+        return trail, len(path)
+
+
+def _child(node: Node, part: str | int) -> tuple[Node | None, Node] | None:
+    match node:
+        case MappingNode(value=pairs):
+            return next(((k, v) for k, v in pairs if isinstance(k, ScalarNode) and k.value == part), None)
+        case SequenceNode(value=items) if isinstance(part, int) and part < len(items):
+            return (None, items[part])
+        case _:
+            return None
+
+
+def find(explicit: Path | None, environ: Mapping[str, str]) -> Path:
+    """Return the configuration file that is meant; raises ConfigError that lists where none was found.
+
+    A file that was named (`--config`, `$PROMPTD_CONFIG`) is returned whether or not it exists.
+    """
+    named = explicit or (Path(environ["PROMPTD_CONFIG"]) if environ.get("PROMPTD_CONFIG") else None)
+    if named:
+        return named
+    home = environ.get("HOME") or os.path.expanduser("~")
+    config_home = environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
+    places = (
+        Path(FILE_NAME),
+        Path(config_home) / "promptd" / FILE_NAME,
+        Path("/etc/promptd") / FILE_NAME,
+    )
+    found = next((place for place in places if os.path.exists(place)), None)
+    if found:
+        return found
+    looked = ", ".join(["--config", "$PROMPTD_CONFIG", *map(str, places)])
+    mend = "write one with `promptd init`, or name one with --config FILE"
+    raise ConfigError([Fault(Path(FILE_NAME), 0, 0, "", f"was not found; looked at {looked}", mend)])
+
+
+def read(file: Path) -> tuple[Document, list[Mistake]]:
+    """Return one YAML file and what is wrong with its text; raises ConfigError when it is no YAML at all."""
+    try:
+        data, root, mistakes = parse(_text(file))
+    except Unreadable as exc:
+        wrong = exc.mistake
+        raise ConfigError([Fault(file, wrong.line, wrong.column, "", wrong.wrong, wrong.mend)]) from None
+    return Document(file, data, root), mistakes
+
+
+def _text(file: Path) -> str:
+    content = _content(file)
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as exc:
+        before = content[: exc.start]
+        line, column = before.count(b"\n") + 1, exc.start - before.rfind(b"\n")
+        raise Unreadable(Mistake(line, column, "is not UTF-8 text", "save it as UTF-8")) from None
+
+
+def _content(file: Path) -> bytes:
+    """Return the bytes of a regular file of at most 4 MiB; its size is looked at before it is read."""
+    try:
+        facts = file.stat()
+        if not stat.S_ISREG(facts.st_mode):
+            what = "is a directory" if stat.S_ISDIR(facts.st_mode) else "is not a regular file"
+            raise Unreadable(Mistake(0, 0, what, "name a YAML file"))
+        if facts.st_size > LARGEST:
+            raise _too_large()
+        with file.open("rb") as stream:
+            content = stream.read(LARGEST + 1)
+    except FileNotFoundError:
+        raise Unreadable(
+            Mistake(0, 0, "does not exist", "write it with `promptd init`, or name another")
+        ) from None
+    except (OSError, ValueError) as exc:
+        why = exc.strerror if isinstance(exc, OSError) and exc.strerror else "its name cannot be used"
+        raise Unreadable(Mistake(0, 0, f"cannot be read: {why}", "check its path and permissions")) from None
+    if len(content) > LARGEST:
+        raise _too_large()
+    return content
+
+
+def _too_large() -> Unreadable:
+    return Unreadable(Mistake(0, 0, "is larger than 4 MiB", "split the jobs over files in jobs_dir"))

@@ -1,0 +1,92 @@
+"""The workers: claimed runs become asyncio tasks, a bounded number at a time."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+
+from jobs.run import ClaimedRun, Reason
+
+Work = Callable[[ClaimedRun], Awaitable[object]]
+CANCEL_TIMEOUT = 5.0
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How busy the workers are."""
+
+    running: int
+    waiting: int
+    limit: int
+    draining: bool
+
+
+class WorkerPool:
+    """Five verbs: submit, recover, limit, drain, health. An engine for many machines can stand here."""
+
+    def __init__(self, work: Work, *, limit: int) -> None:
+        self._work, self._limit = work, limit
+        self._waiting: deque[ClaimedRun] = deque()
+        self._running: dict[int, asyncio.Task[None]] = {}
+        self._draining = False
+
+    def submit(self, runs: Iterable[ClaimedRun]) -> None:
+        """Take claimed runs; they begin in this order as workers are free."""
+        self._waiting.extend(runs)
+        self._fill()
+
+    def recover(self, runs: Iterable[ClaimedRun]) -> None:
+        """Take runs that an earlier process had queued; they go first."""
+        self._waiting.extendleft(reversed(list(runs)))
+        self._fill()
+
+    def limit(self, number: int) -> None:
+        """Change how many run at once; running ones are left alone."""
+        self._limit = number
+        self._fill()
+
+    def health(self) -> Health:
+        """Say how busy the workers are."""
+        return Health(len(self._running), len(self._waiting), self._limit, self._draining)
+
+    async def drain(self, timeout: timedelta) -> int:
+        """Begin nothing more, give what runs its time, then cancel it; return how many were cancelled.
+
+        What waits stays queued in the ledger, and is taken up by the next daemon.
+        """
+        self._draining = True
+        tasks = list(self._running.values())
+        if not tasks:
+            return 0
+        _done, late = await asyncio.wait(tasks, timeout=timeout.total_seconds())
+        for task in late:
+            task.cancel(Reason.SHUTDOWN)
+        if late:
+            await asyncio.wait(late, timeout=CANCEL_TIMEOUT)
+        return len(late)
+
+    def cancel_all(self) -> None:
+        """Cancel what runs, now: a drain under way ends with it."""
+        for task in self._running.values():
+            task.cancel(Reason.SHUTDOWN)
+
+    def _fill(self) -> None:
+        while self._waiting and len(self._running) < self._limit and not self._draining:
+            run = self._waiting.popleft()
+            task = asyncio.create_task(self._guarded(run), name=f"run-{run.id}")
+            self._running[run.id] = task
+            task.add_done_callback(partial(self._ended, run.id))
+
+    def _ended(self, run_id: int, _task: asyncio.Task[None]) -> None:
+        self._running.pop(run_id, None)
+        self._fill()
+
+    async def _guarded(self, run: ClaimedRun) -> None:
+        try:
+            await self._work(run)
+        except Exception:  # the run's end could not be written: said here, settled by the next recovery
+            logger.exception("run %d of %s was not brought to its end", run.id, run.job)
