@@ -1,6 +1,7 @@
 """The command line, `promptd`: listing commands imports click only; each is imported when it is used."""
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -91,7 +92,7 @@ class Promptd(LazyGroup):
         """Invoke, and see that everything written has left."""
         try:
             result = super().invoke(ctx)
-            click.get_text_stream("stdout").flush()
+            sys.stdout.flush()
         except BrokenPipeError:
             return pipe_closed()
         return result

@@ -12,6 +12,7 @@ from jobs.credential import Readable, Unreadable
 from jobs.errors import UsageError
 from jobs.providers.registry import Provider
 from jobs.store import credentials, ledger
+from scheduler.cli import database
 from scheduler.cli.auth_shapes import standing_line, standing_shape, why_blocks, why_shape
 from scheduler.cli.context import Context
 from scheduler.cli.params import PROVIDER
@@ -71,7 +72,8 @@ def reset(context: Context, provider: str, label: str | None) -> View:
     A running daemon uses them again at once; requests that are under way now leave no mark.
     """
     known = context.registry.provider(context.provider_name(provider))
-    with context.writing() as connection:
+    opened = context.writing if database.is_there(context.settings.database) else context.reading
+    with opened() as connection:  # where there is no database there is nothing to lift
         labels = _require_label(connection, known, label)
         lifted = credentials.reset(connection, [(known.name, each) for each in labels], now=clock.utcnow())
     named = f"{known.name} {label}" if label else known.name

@@ -76,7 +76,7 @@ class Context:
 
     @contextmanager
     def writing(self) -> "Iterator[Connection]":
-        """Give a writing connection in one transaction; as `reading` for a database that is not there."""
+        """Give a writing connection in one transaction; raises Unavailable where there is none."""
         from scheduler.cli import database
 
         with database.writing(self.settings.database) as connection:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.pool import StaticPool
 
+from jobs.errors import Unavailable
 from jobs.store import revision
 from jobs.store.engine import open_engine, sqlite_path
 from jobs.store.tables import metadata
@@ -38,11 +39,9 @@ def reading(url: str) -> Iterator[Connection]:
 
 @contextmanager
 def writing(url: str) -> Iterator[Connection]:
-    """Give a connection in one transaction; where there is no database yet, what is written is forgotten."""
+    """Give a connection in one transaction; raises Unavailable where there is no database to write to."""
     if not is_there(url):
-        with _empty() as connection:
-            yield connection
-        return
+        raise Unavailable("there is no database yet; make it with `promptd db upgrade`, or `promptd start`")
     with _opened(open_engine(url, writes=True)) as connection:
         revision.require(connection)
         yield connection

@@ -17,7 +17,7 @@ from scheduler.cli.context import Context, pass_context
 from scheduler.cli.edge import ExitCode
 from scheduler.cli.params import JOB, PROVIDER, RUN
 from scheduler.cli.run_shapes import run_shape, whole_run_shape
-from scheduler.cli.tables import Block, Facts, Table, View, readable, shown
+from scheduler.cli.tables import Block, Facts, Table, View, put, readable, shown
 from scheduler.cli.words import Since
 
 _MOST = 10_000
@@ -64,6 +64,11 @@ def list_(
 @shown
 def show(context: Context, run_id: int) -> View:
     """Show one run with every attempt and delivery."""
+    return run_view(context, run_id)
+
+
+def run_view(context: Context, run_id: int) -> View:
+    """Return what there is to say about a run; raises UsageError when there is none of this id."""
     with context.reading() as connection:
         row = _found(ledger.run(connection, run_id), run_id)
         attempts = ledger.attempts_of(connection, run_id)
@@ -72,6 +77,11 @@ def show(context: Context, run_id: int) -> View:
         whole_run_shape(row, attempts=attempts, deliveries=deliveries),
         run_blocks(row, attempts=attempts, deliveries=deliveries),
     )
+
+
+def print_run(context: Context, run_id: int, *, as_json: bool) -> None:
+    """Print a run as `run show` does, for the commands that have just made it."""
+    put(run_view(context, run_id), as_json=as_json, color=context.color)
 
 
 @click.command("output")

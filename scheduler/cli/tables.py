@@ -63,16 +63,24 @@ def shown(
     def printed(context: Context, /, *args: P.args, **kwargs: P.kwargs) -> int:
         as_json = bool(kwargs.pop("as_json"))
         view = command(context, *args, **kwargs)
-        if view.error is not None and not as_json:
-            raise view.error
-        for note in view.notes:
-            click.echo(f"promptd: {note}", err=True)
-        click.echo(to_json(view.data)) if as_json else show(view.blocks, color=context.color)
+        put(view, as_json=as_json, color=context.color)
         return view.code
 
     option = click.option("--json", "as_json", is_flag=True, help="Print JSON of a stable shape.")
     decorated: Callable[P, int] = option(printed)
     return decorated
+
+
+def put(view: View, *, as_json: bool, color: bool) -> None:
+    """Print a view, for machines or for people; raises its error to people."""
+    if view.error is not None and not as_json:
+        raise view.error
+    for note in view.notes:
+        click.echo(f"promptd: {note}", err=True)
+    if as_json:
+        click.echo(to_json(view.data))
+    else:
+        show(view.blocks, color=color)
 
 
 def to_json(data: Any) -> str:
