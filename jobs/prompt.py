@@ -1,6 +1,6 @@
 """Prompts: sandboxed Jinja2 templates in, the text that a model sees out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -9,17 +9,35 @@ from zoneinfo import ZoneInfo
 from jinja2 import StrictUndefined, TemplateSyntaxError, meta
 from jinja2 import TemplateError as JinjaError
 from jinja2.exceptions import SecurityError
+from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from jobs.errors import TemplateError
 
 NAMES = frozenset({"job", "scheduled_for", "now", "vars"})
 LONGEST_PROMPT = 2_000_000
+_LARGEST_POWER = 64
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """Jinja's sandbox, which also refuses to multiply what would not fit."""
+
+    intercepted_binops = frozenset(("*", "**"))
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        """Compute a product or a power of bounded size."""
+        if operator == "**" and (abs(right) > _LARGEST_POWER or abs(left) > LONGEST_PROMPT):
+            raise SecurityError("a power of this size")
+        for text, times in ((left, right), (right, left)):
+            if isinstance(text, Sized) and isinstance(times, int) and len(text) * times > LONGEST_PROMPT:
+                raise SecurityError(f"a text repeated past {LONGEST_PROMPT:,} characters")
+        return super().call_binop(context, operator, left, right)
 
 
 @cache
-def _environment(zone: ZoneInfo) -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=False)
+def _environment(zone: ZoneInfo) -> _Environment:
+    # optimized=False: constants are computed while rendering, within bounds, and not while checking
+    environment = _Environment(undefined=StrictUndefined, optimized=False)
 
     def localtime(moment: datetime, form: str = "%Y-%m-%d %H:%M %Z") -> str:
         return moment.astimezone(zone).strftime(form)

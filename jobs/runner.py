@@ -7,17 +7,23 @@ from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from sqlalchemy.exc import DBAPIError
+
 from jobs import clock, prompt
 from jobs.definition import Job, OnTruncated
 from jobs.errors import FenceLost, TemplateError
-from jobs.events import Events, RunFinished, RunStarted
+from jobs.events import Events, RunFinished, RunStarted, WriteFailed
 from jobs.providers.call import Answered, Call, ChainExhausted
 from jobs.providers.chain import Chain
 from jobs.request import Request
 from jobs.run import ClaimedRun, Outcome, Reason, Served
 from jobs.secret import Redactor
 from jobs.store import runs
+from jobs.store.engine import kind_of
 from jobs.store.store import Store
+
+
+LONGEST_WRITE_DELAY = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +56,25 @@ async def run_job(run: ClaimedRun, job: Job, workshop: Workshop, *, zone: ZoneIn
     except asyncio.CancelledError as exc:
         cancelled = exc
         outcome = Outcome.cancelled(_reason_of(exc))
-    await asyncio.shield(workshop.store.write(runs.finish, run, outcome, now=clock.utcnow()))
+    await asyncio.shield(_write_end(run, outcome, workshop))
     workshop.events.emit(RunFinished(run, outcome, clock.monotonic() - started))
     if cancelled is not None:
         raise cancelled
     return outcome
+
+
+async def _write_end(run: ClaimedRun, outcome: Outcome, workshop: Workshop) -> None:
+    """Write how a run ended, again and again while the database refuses: what was paid for is kept."""
+    ended, delay = clock.utcnow(), 1.0
+    while True:
+        try:
+            await workshop.store.write(runs.finish, run, outcome, now=ended)
+            return
+        except DBAPIError as exc:
+            what = f"the end of run {run.id}: {type(exc.orig).__name__}"
+            workshop.events.emit(WriteFailed(kind_of(exc), what))
+        await asyncio.sleep(delay)
+        delay = min(2 * delay, LONGEST_WRITE_DELAY)
 
 
 async def _outcome(run: ClaimedRun, job: Job, workshop: Workshop, zone: ZoneInfo, started: float) -> Outcome:

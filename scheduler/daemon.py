@@ -76,7 +76,7 @@ class Daemon:
 
     async def _begin(self) -> None:
         store, now = self._app.store, clock.utcnow()
-        keys = {name: _key_of(job) for name, job in self._jobs.items()}
+        keys = {name: _key_of(job) for name, job in self._app.settings.jobs.items()}
         self._states = await store.write(job_verbs.see, keys, now=now)
         left = await store.write(runs.recover, instance_id=self._app.workshop.instance_id, now=now)
         self._workers.recover(left)
@@ -261,8 +261,8 @@ def _rows_of(name: str, made: Plan) -> list[NewRun]:
 
 
 def _key_of(job: ScheduledJob) -> str:
-    assert job.schedule is not None
-    return f"{job.schedule.text} {job.timezone.key}"
+    """Return what a job's debts hang on: when it changes, nothing is owed from before."""
+    return f"{job.schedule.text} {job.timezone.key}" if job.enabled and job.schedule else "off"
 
 
 def _with_cursor(state: JobState, cursor: datetime) -> JobState:

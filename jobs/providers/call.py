@@ -7,7 +7,7 @@ from datetime import timedelta
 from jobs import clock
 from jobs.attempt import Attempt, Purpose, Step, Wait
 from jobs.errors import ErrorClass, PromptdError
-from jobs.providers.recovery import MOST_REQUESTS, goes_on
+from jobs.providers.recovery import MOST_REQUESTS, MOST_TARGETS, goes_on
 from jobs.request import Completion
 from jobs.target import Target
 
@@ -58,28 +58,46 @@ class ChainExhausted(PromptdError):
 
 @dataclass(slots=True)
 class Progress:
-    """What one call of the chain has spent, over all of its targets."""
+    """Where one call of the chain stands, and what it has spent over all of its targets."""
 
     call: Call
+    index: int = 0
     requests: int = 0
     wait: Wait = field(default_factory=Wait)
 
     @property
+    def target(self) -> Target:
+        """The target that is asked now."""
+        return self.call.targets[self.index]
+
+    @property
+    def following(self) -> Target | None:
+        """The target after it, None at the end of the chain or of what a call may ask."""
+        after = self.index + 1
+        return self.call.targets[after] if after < min(len(self.call.targets), MOST_TARGETS) else None
+
+    @property
     def time_left(self) -> timedelta:
+        """How long the deadline still allows."""
         return timedelta(seconds=max(0.0, self.call.deadline - clock.monotonic()))
 
     @property
     def requests_left(self) -> int:
+        """How many requests the budget still allows."""
         return MOST_REQUESTS - self.requests
 
+    def step_out(self, error_class: ErrorClass) -> Step:
+        """Return `next_target` where the chain may and can go on from a target left for this class, else `stop`.
 
-def step_out(error_class: ErrorClass, progress: Progress, target: Target, following: Target | None) -> Step:
-    """Return `next_target` where the chain may and can go on from a target left for this class, else `stop`."""
-    if following is None or progress.requests_left <= 0:
-        return Step.STOP
-    allowed = goes_on(
-        error_class,
-        allowed=progress.call.fallback_on,
-        other_provider=following.provider != target.provider,
-    )
-    return Step.NEXT_TARGET if allowed else Step.STOP
+        Only the primary's missing key stops a chain: a fallback without one is passed over.
+        """
+        if self.following is None or self.requests_left <= 0:
+            return Step.STOP
+        if error_class is ErrorClass.CONFIG_ERROR and self.index > 0:
+            return Step.NEXT_TARGET
+        allowed = goes_on(
+            error_class,
+            allowed=self.call.fallback_on,
+            other_provider=self.following.provider != self.target.provider,
+        )
+        return Step.NEXT_TARGET if allowed else Step.STOP

@@ -1,12 +1,10 @@
 """The chain: one loop over targets in which every failure to resolve or to answer leads on, or ends, in one way."""
 
+from jobs.attempt import Step
 from jobs.events import FellBack
-from jobs.providers.call import Answered, Call, ChainExhausted, Left, Progress, step_out
-from jobs.providers.recovery import MOST_TARGETS
+from jobs.providers.call import Answered, Call, ChainExhausted, Left, Progress
 from jobs.providers.stay import Services, Stay
 from jobs.request import Request
-from jobs.attempt import Step
-from jobs.target import Target
 
 
 class Chain:
@@ -22,22 +20,15 @@ class Chain:
         """
         progress = Progress(call)
         left: list[Left] = []
-        targets = call.targets[:MOST_TARGETS]
-        for index, target in enumerate(targets):
-            following = targets[index + 1] if index + 1 < len(targets) else None
-            ended = await Stay(self._services, request, progress, target, index, following).run()
-            if isinstance(ended, Left):
-                left.append(ended)
-                if not self._moves_on(ended, following, progress):
-                    break
-                continue
-            return Answered(*ended, fallback_reason=left[0].error_class if left else None)
-        raise ChainExhausted(left)
-
-    def _moves_on(self, left: Left, following: Target | None, progress: Progress) -> bool:
-        if following is None or step_out(left.error_class, progress, left.target, following) is Step.STOP:
-            return False
-        self._services.events.emit(
-            FellBack(progress.call.run_id, left.target.provider, following.provider, left.error_class)
-        )
-        return True
+        while True:
+            ended = await Stay(self._services, request, progress).run()
+            if not isinstance(ended, Left):
+                return Answered(*ended, fallback_reason=left[0].error_class if left else None)
+            left.append(ended)
+            following = progress.following
+            if following is None or progress.step_out(ended.error_class) is Step.STOP:
+                raise ChainExhausted(left)
+            self._services.events.emit(
+                FellBack(call.run_id, ended.target.provider, following.provider, ended.error_class)
+            )
+            progress.index += 1

@@ -274,7 +274,7 @@ def _grouped(pairs: Iterable[tuple[_Key, _Ready]]) -> Mapping[_Key, tuple[_Ready
 def _pattern(text: str) -> re.Pattern[str]:
     try:
         return re.compile(text, re.IGNORECASE | re.DOTALL)
-    except re.error as wrong:
+    except (re.error, OverflowError, RecursionError) as wrong:
         raise ValueError(f"not a regular expression: {wrong}") from wrong
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from jobs.attempt import Attempt, Purpose, Step, Wait
 from jobs.credential import Readable
-from jobs.errors import AttributionRefused
+from jobs.errors import AttributionRefused, ErrorClass
 from jobs.mark import DEFAULT_SOURCE, Mark, NewMark, Scope
 from jobs.providers.answer import WaitHint
 from jobs.providers.recovery import RECOVERY
@@ -56,7 +56,7 @@ def open_attempt(
     refused: Collection[str],
     use_stale: Collection[str],
     wait: Wait,
-    recovery: Callable[[PassedOver], Step] | None,
+    recovery: Callable[[ErrorClass], Step] | None,
     now: datetime,
 ) -> Opened | NeedsRefresh | PassedOver:
     """Resolve a target and commit the attempt, or the reason why it is passed over.
@@ -80,7 +80,7 @@ def open_attempt(
                 error_class=resolution.error_class,
                 message=resolution.message,
                 code=resolution.code,
-                recovery=recovery(resolution),
+                recovery=recovery(resolution.error_class),
                 now=now,
             )
         return resolution

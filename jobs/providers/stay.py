@@ -11,7 +11,7 @@ from jobs.credential import CredentialKind, Readable
 from jobs.errors import ErrorClass
 from jobs.events import AttemptSettled, AttributionWasRefused, CredentialMarked, Events, TargetPassedOver
 from jobs.providers.answer import Answer, Verdict
-from jobs.providers.call import Left, Progress, step_out
+from jobs.providers.call import Left, Progress
 from jobs.providers.classify import classify, completion_of
 from jobs.providers.client import Client
 from jobs.providers.oauth import Adopted, Refreshed, Refresher, Refused, Unanswerable
@@ -53,26 +53,18 @@ class Services:
 class Stay:
     """The chain's time at one target: a fresh retry budget, and nothing carried over from another."""
 
-    def __init__(
-        self,
-        services: Services,
-        request: Request,
-        progress: Progress,
-        target: Target,
-        index: int,
-        following: Target | None,
-    ) -> None:
+    def __init__(self, services: Services, request: Request, progress: Progress) -> None:
         self._services, self._request, self._progress = services, request, progress
-        self._target, self._following = target, following
-        self._provider = services.registry.provider(target.provider)
+        self._target = progress.target
+        self._provider = services.registry.provider(self._target.provider)
         call = progress.call
-        self._place = Place(call.run_id, call.tries, call.purpose, index)
+        self._place = Place(call.run_id, call.tries, call.purpose, progress.index)
         self._visit = Visit()
         self._last: Left | None = None
 
     async def run(self) -> tuple[Completion, Attempt] | Left:
         """Ask until there is an answer or a reason to leave."""
-        while True:
+        while self._progress.requests_left > 0:
             opened = await self._open()
             match opened:
                 case PassedOver():
@@ -88,16 +80,9 @@ class Stay:
                 assert self._last is not None
                 return self._last
             await self._wait(step)
+        return self._last or Left(self._target, ErrorClass.UNKNOWN, "the budget of requests is used up")
 
     async def _open(self) -> Opened | NeedsRefresh | PassedOver:
-        first = self._place.target_index == 0
-        skippable = not first or ErrorClass.CONFIG_ERROR in self._progress.call.fallback_on
-
-        def recovery(passed: PassedOver) -> Step:
-            if passed.error_class is ErrorClass.CONFIG_ERROR and skippable:
-                return Step.NEXT_TARGET if self._following else Step.STOP
-            return step_out(passed.error_class, self._progress, self._target, self._following)
-
         return await self._services.store.write(
             open_attempt,
             self._services.vault,
@@ -107,7 +92,7 @@ class Stay:
             refused=frozenset(self._visit.refused),
             use_stale=frozenset(self._visit.refreshed),
             wait=self._progress.wait,
-            recovery=recovery if self._last is None else None,
+            recovery=self._progress.step_out if self._last is None else None,
             now=clock.utcnow(),
         )
 
@@ -225,7 +210,7 @@ class Stay:
             failure,
             wait=verdict.wait,
             chosen=chosen.step,
-            onward=step_out(error_class, self._progress, self._target, self._following),
+            onward=self._progress.step_out(error_class),
             refused=frozenset(self._visit.refused),
             now=now,
         )
@@ -244,7 +229,7 @@ class Stay:
             self._place,
             readable,
             Failure(error_class, "*/unanswerable", message),
-            onward=step_out(error_class, self._progress, self._target, self._following),
+            onward=self._progress.step_out(error_class),
             refused=frozenset(self._visit.refused),
             now=clock.utcnow(),
         )

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
 
 from jobs import clock
 from jobs.errors import Unavailable
@@ -126,8 +125,6 @@ def _run_in_savepoint(connection: Connection, waiting: _Waiting) -> Any:
     try:
         result = waiting.verb(connection)
     except Exception as exc:  # only this verb failed; it is raised where it was asked for
-        if isinstance(exc, DBAPIError) and not connection.connection.dbapi_connection:
-            raise
         connection.exec_driver_sql("ROLLBACK TO SAVEPOINT verb")
         result = _Failed(exc)
     connection.exec_driver_sql("RELEASE SAVEPOINT verb")

@@ -112,15 +112,15 @@ class Promptd(LazyGroup):
 @click.pass_context
 def cli(ctx: click.Context, config: Path | None, verbose: bool, no_color: bool) -> None:
     """Run recurring prompts against providers that fail."""
-    color = not (no_color or os.environ.get("NO_COLOR"))
-    ctx.color = None if color else False
     context = ctx.ensure_object(Context)
+    color = not (no_color or context.environ.get("NO_COLOR"))
+    ctx.color = None if color else False
     context.config, context.verbose, context.color = config, verbose, color
 
 
-def main(args: Sequence[str] | None = None) -> int:
+def main(args: Sequence[str] | None = None, *, environ: Mapping[str, str] = os.environ) -> int:
     """Run one command and return its exit code; every error ends here, as one line that says what to do."""
-    context = Context()
+    context = Context(environ=environ)
     try:
         result = cli.main(args, prog_name="promptd", standalone_mode=False, obj=context)
     except Exception as exc:  # the very edge: what nobody expected is told here, and nowhere else

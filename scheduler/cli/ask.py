@@ -1,5 +1,6 @@
 """`promptd ask`: one prompt, now, through the same loop as every job."""
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -31,9 +32,9 @@ def ask(context: Context, prompt: str, provider: str | None, model: str | None, 
     from jobs.run import Trigger
     from scheduler.one_shot import run_now
 
-    text = click.get_text_stream("stdin").read(_LONGEST) if prompt == "-" else prompt
-    if not text.strip():
-        raise UsageError("the prompt is empty")
+    text = sys.stdin.read(_LONGEST + 1) if prompt == "-" else prompt
+    if not text.strip() or len(text) > _LONGEST:
+        raise UsageError(f"a prompt has between 1 and {_LONGEST:,} characters")
     settings = context.settings
     job = Job(
         name=ASK,

@@ -10,7 +10,7 @@ from jobs import clock
 from jobs.attempt import Step
 from jobs.credential import CredentialKind
 from jobs.definition import DEFAULT_TIMEOUT
-from jobs.errors import ConfigError, ErrorClass, UsageError
+from jobs.errors import ErrorClass, UsageError
 from jobs.mark import DEFAULT_SOURCE, NewMark
 from jobs.providers.answer import Answer, Origin, TransportFailure, Verdict
 from jobs.providers.classify import classify as meaning
@@ -30,7 +30,6 @@ from scheduler.cli.context import Context
 from scheduler.cli.params import PROVIDER
 from scheduler.cli.tables import Facts, View, shown
 from scheduler.cli.words import Moment, instant
-from scheduler.config import sources
 
 _NONE = "none"
 _LARGEST = 16 * 1024 * 1024
@@ -67,10 +66,10 @@ def classify(
         TransportFailure(failure) if failure else None,
         Origin.TOKEN if token_endpoint else Origin.MODEL,
     )
-    registry, rules = _known(context)
+    registry = context.any_registry
     provider = _provider(registry, spelled)
     now = at or clock.utcnow()
-    verdict = meaning(answer, provider.name, rules, now=now)
+    verdict = meaning(answer, provider.name, _rules(registry), now=now)
     shape = verdict_shape(verdict, provider, answer, now=now)
     return View(shape, [Facts(_facts(shape, verdict, now))])
 
@@ -142,23 +141,13 @@ def _headers(given: Iterable[str]) -> Mapping[str, str]:
     return headers
 
 
-def _known(context: Context) -> tuple[Registry, Rules]:
-    """Return providers and rules of the configuration, or the built-in ones where there is none."""
+def _rules(registry: Registry) -> Rules:
+    """Return the built-in rules with the users' own before them."""
     rules = Rules.load_builtin()
-    if not _has_configuration(context):
-        return Registry(), rules
-    for provider in context.registry:
+    for provider in registry:
         if provider.errors:
             rules = rules.with_user_rules(provider.name, provider.errors)
-    return context.registry, rules
-
-
-def _has_configuration(context: Context) -> bool:
-    try:
-        sources.find(context.config, context.environ)
-    except ConfigError:
-        return False
-    return True
+    return rules
 
 
 def _provider(registry: Registry, spelled: str) -> Provider:

@@ -53,6 +53,19 @@ class Context:
         """The providers of the configuration; raises ConfigError."""
         return self.settings.registry
 
+    @cached_property
+    def any_registry(self) -> "Registry":
+        """The providers of the configuration; the built-in ones where no configuration is found."""
+        from jobs.errors import ConfigError
+        from jobs.providers.registry import Registry
+        from scheduler.config import sources
+
+        try:
+            sources.find(self.config, self.environ)
+        except ConfigError:
+            return Registry()
+        return self.registry
+
     def provider_name(self, spelled: str) -> "ProviderName":
         """Return the canonical name of a provider in any spelling; raises UsageError that names near ones."""
         from jobs.errors import UsageError

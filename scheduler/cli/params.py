@@ -50,7 +50,7 @@ def _runs(context: Context) -> Iterable[tuple[str, str]]:
 
 
 def _providers(context: Context) -> Iterable[tuple[str, str]]:
-    return ((provider.name, provider.base_url or "") for provider in context.registry)
+    return ((provider.name, provider.base_url or "") for provider in context.any_registry)
 
 
 JOB = _Completed("job", _jobs)

@@ -71,9 +71,10 @@ _JOB: Mapping[str, Callable[[ScheduledJob], Any]] = MappingProxyType(
 
 
 def effective(loaded: Loaded) -> dict[str, Any]:
-    """Return the sections of the configuration; each leaf is `{"value": …, "from": "file:line" or "default"}`.
+    """Return the sections of the configuration; each leaf is `{"value": …, "from": …}`.
 
-    Values are plain JSON values; secrets, header values and passwords are masked.
+    `from` is `file:line`, or `default`. Values are plain JSON values; secrets, header values and
+    passwords are masked.
     """
     shown = _top(loaded)
     shown["providers"] = dict(_providers(loaded))

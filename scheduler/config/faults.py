@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 from types import MappingProxyType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -19,6 +20,7 @@ from scheduler.config.sources import Document
 from scheduler.config.yaml_tree import KeyPath
 
 _MAY_BE_EMPTY = re.compile(r"((jobs)?\[\d+\]\.)?schedule")
+_UNKNOWN = "is not a key that is known here"
 _NOT_CARRIED_OUT = "is not carried out by this version of promptd"
 _URL = ("is not a base URL", "an absolute http:// or https:// URL without login, query or fragment")
 _REFERENCE = (
@@ -170,16 +172,10 @@ class _Unknown:
     @classmethod
     def of(cls, model: type[BaseModel], loc: KeyPath) -> "_Unknown":
         owner, key = _model_at(model, loc[:-1]), str(loc[-1])
-        names = [field.alias or name for name, field in owner.model_fields.items()] if owner else []
-        later = owner is not None and any(
-            issubclass(owner, of) and key in keys for of, keys in NOT_YET.items()
-        )
-        near = (
-            ()
-            if later
-            else tuple(get_close_matches(key.strip().lower().replace("-", "_"), names, n=2, cutoff=0.6))
-        )
-        return cls(loc, near, later)
+        if owner is None:
+            return cls(loc, (), False)
+        later = any(issubclass(owner, of) and key in keys for of, keys in NOT_YET.items())
+        return cls(loc, () if later else _near(owner, key), later)
 
     @property
     def stands_for(self) -> tuple[str, ...]:
@@ -191,12 +187,15 @@ class _Unknown:
     def words(self) -> tuple[str, str]:
         if self.later:
             return (_NOT_CARRIED_OUT, "remove it")
-        meant = (
-            f"did you mean {' or '.join(self.near)}?"
-            if self.near
-            else "remove it; see `promptd config schema`"
-        )
-        return ("is not a key that is known here", meant)
+        if not self.near:
+            return (_UNKNOWN, "remove it; see `promptd config schema`")
+        return (_UNKNOWN, f"did you mean {' or '.join(self.near)}?")
+
+
+@lru_cache(maxsize=1024)
+def _near(owner: type[BaseModel], key: str) -> tuple[str, ...]:
+    names = [field.alias or name for name, field in owner.model_fields.items()]
+    return tuple(get_close_matches(key.strip().lower().replace("-", "_"), names, n=2, cutoff=0.6))
 
 
 def _model_at(model: type[BaseModel], path: KeyPath) -> type[BaseModel] | None:

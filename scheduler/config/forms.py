@@ -5,9 +5,10 @@ A check raises ValueError with `what is wrong; what would be right`, and never q
 
 import ipaddress
 import re
-from functools import lru_cache
+from difflib import get_close_matches
+from functools import cache, lru_cache
 from typing import Annotated, Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from pydantic import AfterValidator, BeforeValidator, Field, Strict
 
@@ -22,7 +23,8 @@ _HIGHEST_PORT = 65535
 _HOST_NAME = re.compile(
     r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*"
 )
-_TAG = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", re.DOTALL)
+_TAG = re.compile(r"\{\{.{0,500}?\}\}|\{%.{0,500}?%\}|\{#.{0,500}?#\}", re.DOTALL)
+_PAIRS = (("{{", "}}"), ("{%", "%}"), ("{#", "#}"))
 _DELIMITER = re.compile(r"\{[{%#]|[}%#]\}")
 _VARIABLE = re.compile(r"\$\{?[A-Za-z_]")
 
@@ -35,18 +37,23 @@ def zone(name: str) -> ZoneInfo:
         raise ValueError(f"is not a time zone; {_nearest_zones(name)}") from None
 
 
+@lru_cache(maxsize=1024)
 def _nearest_zones(name: str) -> str:
-    from difflib import get_close_matches  # noqa: PLC0415 - only for a fault
-    from zoneinfo import available_timezones  # noqa: PLC0415
-
-    by_folded = {known.casefold(): known for known in available_timezones()}
-    by_city = {known.rpartition("/")[2].casefold(): known for known in sorted(by_folded.values())}
+    by_folded, by_city = _known_zones()
     wanted = name.strip().casefold().replace(" ", "_")
     near = [by_folded[n] for n in get_close_matches(wanted, by_folded, n=2, cutoff=0.7)]
     near += [by_city[n] for n in get_close_matches(wanted, by_city, n=1, cutoff=0.8)]
-    return (
-        f"did you mean {' or '.join(dict.fromkeys(near))}?" if near else "an IANA name such as Europe/Berlin"
-    )
+    if not near:
+        return "an IANA name such as Europe/Berlin"
+    return f"did you mean {' or '.join(dict.fromkeys(near))}?"
+
+
+@cache
+def _known_zones() -> tuple[dict[str, str], dict[str, str]]:
+    """Return all zones by name and by the city in it; read from disk, and only for a fault."""
+    known = sorted(available_timezones())
+    by_city = {name.rpartition("/")[2].casefold(): name for name in known}
+    return {name.casefold(): name for name in known}, by_city
 
 
 def _zone_name(name: str) -> str:
@@ -68,6 +75,8 @@ def _template_fault(text: str) -> str:
     """
     if not _DELIMITER.search(text):
         return ""
+    if any(text.count(opening) != text.count(closing) for opening, closing in _PAIRS):
+        return _compile_fault(text)
     tags = _TAG.findall(text)
     untidy = _DELIMITER.search(_TAG.sub(" ", text)) is not None
     return _compile_fault(text) if untidy or _compile_fault("\n".join(tags)) else ""

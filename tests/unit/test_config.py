@@ -145,11 +145,13 @@ def test_defaults_stand_between_the_job_and_the_built_in(tmp_path: Path) -> None
         timedelta(minutes=1),
         timedelta(minutes=3),
     )
-    assert chain(loaded, "a") == ["groq/llama"] and chain(loaded, "b") == ["xai/grok", "zai/glm"]
+    assert chain(loaded, "a") == ["groq/llama"]
+    assert chain(loaded, "b") == ["xai/grok", "zai/glm"]
     assert (a.catch_up, b.catch_up) == (CatchUp.NONE, CatchUp.LATEST)
     assert (a.timezone.key, b.timezone.key) == ("Asia/Tokyo", "Europe/Berlin")
     assert a.misfire_grace_time == b.misfire_grace_time == timedelta(hours=1)
-    assert a.job.on_truncated is OnTruncated.FAIL and a.job.fallback_on == {ErrorClass.CONTENT_FILTER}
+    assert a.job.on_truncated is OnTruncated.FAIL
+    assert a.job.fallback_on == {ErrorClass.CONTENT_FILTER}
     assert (a.job.parameters.temperature, a.job.parameters.extra_body) == (0, {"a": None})
     assert (b.job.parameters.seed, b.job.parameters.temperature) == (1, None)
     assert (a.enabled, b.enabled) == (True, False)
@@ -186,8 +188,10 @@ def test_a_literal_that_looks_like_a_key_is_warned_of(tmp_path: Path) -> None:
     key = "sk-abcdefghijklmnopqrstuvwx"
     text = f"model:\n  provider: custom\n  base_url: http://h/v1\n  model: m\n  api_key: {key}\n"
     (warning,) = settings(tmp_path, text).warnings
-    assert "promptd.yaml:5:" in warning and "model.api_key" in warning
-    assert key not in warning and key not in repr(settings(tmp_path, text))
+    assert "promptd.yaml:5:" in warning
+    assert "model.api_key" in warning
+    assert key not in warning
+    assert key not in repr(settings(tmp_path, text))
 
 
 def test_key_files_are_relative_to_the_configuration(tmp_path: Path) -> None:
@@ -249,7 +253,8 @@ def test_the_schema_speaks_of_what_people_write() -> None:
     """Durations are texts, null stands nowhere but in a schedule, and unknown keys are refused."""
     schema = json_schema()
     job = schema["$defs"]["JobRow"]
-    assert schema["$schema"].endswith("2020-12/schema") and schema["additionalProperties"] is False
+    assert schema["$schema"].endswith("2020-12/schema")
+    assert schema["additionalProperties"] is False
     assert sorted(job["required"]) == ["name", "prompt", "schedule"]
     assert "pattern" in job["properties"]["timeout"]
     assert json.dumps(schema).count('"null"') == 1

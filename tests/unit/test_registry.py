@@ -83,7 +83,8 @@ def test_two_endpoints_of_one_host_stay_two() -> None:
     """A shared host or key does not make one provider of two."""
     registry = Registry()
     one, two = custom(registry, None, f"{URL}/a", KEY), custom(registry, None, f"{URL}/b", KEY)
-    assert one != two and registry.provider(one).credentials[0].provider == one
+    assert one != two
+    assert registry.provider(one).credentials[0].provider == one
 
 
 def test_two_names_at_one_address_are_two_accounts() -> None:
