@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from jobs.attempt import Attempt
+from jobs.credential import Credential
 from jobs.errors import ErrorClass
 
 FOR_EVER = datetime.max.replace(tzinfo=UTC)
@@ -102,6 +103,11 @@ class Mark:
             (self.model, model),
         )
         return all(closed is None or closed == used for closed, used in named)
+
+    def closes(self, credential: Credential) -> bool:
+        """Say whether this stands against a credential itself or its group, whatever the model."""
+        named = self.credential == credential.label or self.quota_group == credential.quota_group
+        return self.provider == credential.provider and named and self.model is None
 
     def closed_until(
         self, now: datetime, *, fingerprint: str | None, only_credential: bool

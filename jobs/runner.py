@@ -22,7 +22,6 @@ from jobs.store import runs
 from jobs.store.engine import kind_of
 from jobs.store.store import Store
 
-
 LONGEST_WRITE_DELAY = 30.0
 
 

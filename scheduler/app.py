@@ -81,7 +81,7 @@ def ensure_database(settings: Settings) -> None:
     finally:
         engine.dispose()
     if found is None:
-        from jobs.store import migrate
+        from jobs.store import migrate  # noqa: PLC0415 - Alembic is heavy and rarely needed
 
         migrate.upgrade(settings.database, now=clock.utcnow())
 

@@ -16,8 +16,8 @@ from jobs.run import ClaimedRun, Reason
 from jobs.runner import run_job
 from jobs.secret import Redactor
 from jobs.store import instances, runs
-from jobs.store.engine import kind_of
 from jobs.store import jobs as job_verbs
+from jobs.store.engine import kind_of
 from jobs.store.jobs import JobState
 from jobs.store.runs import NewRun
 from scheduler import __version__
@@ -62,7 +62,10 @@ class Daemon:
         supervisor = asyncio.create_task(self._supervise(), name="supervisor")
         try:
             await self._begin()
-            await self._stopping.wait()
+            asked = asyncio.create_task(self._stopping.wait(), name="stop")
+            await asyncio.wait((asked, supervisor), return_when=asyncio.FIRST_COMPLETED)
+            if supervisor.done():
+                supervisor.result()  # a daemon that nobody watches over does not go on
         finally:
             await self._end()
             supervisor.cancel()

@@ -1,4 +1,4 @@
-"""Events and the database as Prometheus figures. Gauges of state are read when scraped: a restart cannot lie."""
+"""Events and the database as Prometheus figures; gauges of state are read when scraped."""
 
 import platform
 from collections import Counter as Tally
@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from jobs.errors import ErrorClass
 from jobs.events import (
     AttemptSettled,
     AttributionWasRefused,
@@ -22,7 +23,6 @@ from jobs.events import (
     RunStarted,
     WriteFailed,
 )
-from jobs.errors import ErrorClass
 from jobs.mark import Status
 from jobs.run import RunState
 

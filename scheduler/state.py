@@ -74,14 +74,8 @@ def _status(
     closed = [
         (until, mark)
         for mark in marks
-        if mark.model is None
-        and mark.base_url is None
-        and mark.hits(
-            label=each.credential.label, quota_group=each.credential.quota_group, base_url="", model=""
-        )
+        if mark.closes(each.credential)
         and (until := mark.closed_until(now, fingerprint=each.fingerprint, only_credential=only_credential))
     ]
-    if not closed:
-        return Status.OK, None
-    until, mark = max(closed, key=lambda pair: pair[0])
-    return mark.status, None if until == FOR_EVER else until
+    until, mark = max(closed, key=lambda pair: pair[0], default=(None, None))
+    return mark.status if mark else Status.OK, None if until == FOR_EVER else until

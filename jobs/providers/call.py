@@ -87,7 +87,7 @@ class Progress:
         return MOST_REQUESTS - self.requests
 
     def step_out(self, error_class: ErrorClass) -> Step:
-        """Return `next_target` where the chain may and can go on from a target left for this class, else `stop`.
+        """Return `next_target` where the chain may and can go on from here for this class, else `stop`.
 
         Only the primary's missing key stops a chain: a fallback without one is passed over.
         """

@@ -1,4 +1,4 @@
-"""The chain: one loop over targets in which every failure to resolve or to answer leads on, or ends, in one way."""
+"""The chain: one loop over targets. A failure to resolve and a failure to answer lead on in one way."""
 
 from jobs.attempt import Step
 from jobs.events import FellBack

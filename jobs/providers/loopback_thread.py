@@ -98,7 +98,8 @@ class ThreadedLoopback:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout)
 
     def _end(self) -> None:
-        assert self._loop is not None and self._thread is not None
+        assert self._loop is not None
+        assert self._thread is not None
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_START_STOP)
         self._loop.close()

@@ -1,4 +1,4 @@
-"""Refreshing a login (RFC 6749 section 6): one refresher at a time, and no refresh token is sent twice blindly."""
+"""Refreshing a login (RFC 6749 section 6): one refresher at a time, no token sent twice blindly."""
 
 import asyncio
 import base64
@@ -126,7 +126,8 @@ class Refresher:
         if sealed.spent_by is not None:
             return Unanswerable(
                 ErrorClass.AUTH_DEAD,
-                f"the answer to the refresh of attempt {sealed.spent_by} was lost, and its token may be spent; log in again",
+                f"the answer to the refresh of attempt {sealed.spent_by} was lost and its token may be spent; "
+                "log in again",
             )
         attempt = await self._store.write(
             _open, readable, sealed, place, target, oauth.token_url, now=clock.utcnow()

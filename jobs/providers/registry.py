@@ -55,7 +55,7 @@ class Provider:
 def builtin_rows() -> Mapping[str, ProviderRow]:
     """Return the rows of `builtin.yaml` by canonical name."""
     text = resources.files("jobs.providers").joinpath("builtin.yaml").read_text("utf-8")
-    rows = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    rows = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
     return MappingProxyType({name: ProviderRow.model_validate(row) for name, row in rows.items()})
 
 

@@ -1,4 +1,4 @@
-"""Resolving a target: from its provider's credentials and their marks to one attempt, or a reason for none."""
+"""Resolving a target: from its provider's credentials and marks to one credential, or why none."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Secrets by reference: read when they are needed, known to the redactor, told apart by keyed fingerprints."""
+"""Secrets by reference: read when needed, known to the redactor, told apart by keyed fingerprints."""
 
 import base64
 import hashlib

@@ -9,7 +9,14 @@ from jobs import clock
 from jobs.attempt import Attempt, Purpose, Step, Wait
 from jobs.credential import CredentialKind, Readable
 from jobs.errors import ErrorClass
-from jobs.events import AttemptSettled, AttributionWasRefused, CredentialMarked, Events, TargetPassedOver
+from jobs.events import (
+    AttemptSettled,
+    AttributionWasRefused,
+    CredentialMarked,
+    Events,
+    RefreshSettled,
+    TargetPassedOver,
+)
 from jobs.providers.answer import Answer, Verdict
 from jobs.providers.call import Left, Progress
 from jobs.providers.classify import classify, completion_of
@@ -33,7 +40,6 @@ from jobs.request import Completion, Request
 from jobs.secret import Redactor
 from jobs.store.attempts import Failure, Place
 from jobs.store.store import Store
-from jobs.target import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,29 +145,40 @@ class Stay:
         )
         match done:
             case Adopted():
+                self._tell_refresh(label, "adopted")
                 return Next(Step.RETRY)
             case Refreshed(attempt, answer, seconds):
-                self._progress.requests += 1
-                verdict = Verdict(None, "*/refreshed")
-                await self._services.store.write(
-                    settle_success,
-                    attempt,
-                    http_status=answer.status or 0,
-                    request_id=_request_id(answer),
-                    latency=seconds,
-                )
-                self._tell(attempt, verdict, answer, seconds)
-                return Next(Step.RETRY)
+                return await self._refreshed(attempt, answer, seconds)
             case Refused(attempt, answer, seconds):
-                self._progress.requests += 1
-                verdict = classify(answer, self._target.provider, self._services.rules, now=clock.utcnow())
-                error_class = verdict.error_class or ErrorClass.AUTH_UNAVAILABLE
-                if error_class is ErrorClass.AUTH_UNAVAILABLE and readable.stale and readable.valid:
-                    await self._settle(attempt, answer, verdict, error_class, Next(Step.RETRY), seconds)
-                    return Next(Step.RETRY)
-                return await self._failed(attempt, answer, verdict, error_class, seconds)
+                return await self._refresh_refused(readable, attempt, answer, seconds)
             case Unanswerable(error_class, message):
+                self._tell_refresh(label, error_class)
                 return await self._unsent(readable, error_class, message)
+
+    async def _refreshed(self, attempt: Attempt, answer: Answer, seconds: float) -> Next:
+        self._progress.requests += 1
+        await self._services.store.write(
+            settle_success,
+            attempt,
+            http_status=answer.status or 0,
+            request_id=_request_id(answer),
+            latency=seconds,
+        )
+        self._tell(attempt, Verdict(None, "*/refreshed"), answer, seconds)
+        self._tell_refresh(attempt.credential.label, "succeeded")
+        return Next(Step.RETRY)
+
+    async def _refresh_refused(
+        self, readable: Readable, attempt: Attempt, answer: Answer, seconds: float
+    ) -> Next:
+        """Settle a refresh that gave no token; one that is still valid is used meanwhile."""
+        self._progress.requests += 1
+        verdict = classify(answer, self._target.provider, self._services.rules, now=clock.utcnow())
+        error_class = verdict.error_class or ErrorClass.AUTH_UNAVAILABLE
+        self._tell_refresh(attempt.credential.label, error_class)
+        if error_class is ErrorClass.AUTH_UNAVAILABLE and readable.stale and readable.valid:
+            return await self._settle(attempt, answer, verdict, error_class, Next(Step.RETRY), seconds)
+        return await self._failed(attempt, answer, verdict, error_class, seconds)
 
     async def _failed(
         self, attempt: Attempt, answer: Answer, verdict: Verdict, error_class: ErrorClass, latency: float
@@ -177,7 +194,7 @@ class Stay:
             verifiable=not verdict.rule.endswith("/tls"),
             hint=max(hint, timedelta(0)) if hint is not None else None,
         )
-        chosen = next_at_target(error_class, self._visit, situation, jitter=random.random())
+        chosen = next_at_target(error_class, self._visit, situation, jitter=random.random())  # noqa: S311 - no secret
         return await self._settle(attempt, answer, verdict, error_class, chosen, latency)
 
     async def _settle(
@@ -269,6 +286,9 @@ class Stay:
                 output_tokens=usage.output_tokens if usage else None,
             )
         )
+
+    def _tell_refresh(self, label: str, outcome: str) -> None:
+        self._services.events.emit(RefreshSettled(self._target.provider, label, outcome))
 
     def _tell_mark(self, attempt: Attempt, settled: Settled) -> None:
         if settled.refused_attribution is not None:

@@ -53,7 +53,9 @@ def ensure(
 
 def _mark_of(row: Row[Any]) -> Mark:
     values = dict(row._mapping)
-    return Mark(**{**values, "scope": Scope(values["scope"]), "error_class": ErrorClass(values["error_class"])})
+    return Mark(
+        **{**values, "scope": Scope(values["scope"]), "error_class": ErrorClass(values["error_class"])}
+    )
 
 
 def marks_of(connection: Connection, provider: str) -> list[Mark]:
@@ -140,7 +142,7 @@ def _was_reset_since(connection: Connection, attempt: Attempt) -> bool:
 
 
 def clear_by_success(connection: Connection, attempt: Attempt, proved: Iterable[Scope]) -> int:
-    """Remove the transient marks of the `proved` scopes on what a good answer used, if older than its request.
+    """Remove transient marks of the `proved` scopes on what a good answer used, if older than its request.
 
     A proved death stays: only a login, a new secret or a reset lifts it. Returns how many went.
     """

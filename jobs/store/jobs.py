@@ -1,4 +1,4 @@
-"""What happened to jobs: first sight, cursor, pause, hold, failures in a row. What they are stands in files."""
+"""What happened to jobs: first sight, cursor, pause, hold, failures in a row. Files say what they are."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

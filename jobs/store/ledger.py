@@ -1,4 +1,4 @@
-"""Reading the ledger: runs with their attempts, credentials with their marks, as people and tools ask for them."""
+"""Reading the ledger: runs with their attempts and deliveries, as people and tools ask for them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -58,7 +58,8 @@ def require_current(url: str) -> None:
     found = current(url)
     if found != head():
         raise Unavailable(
-            f"the database is at revision {found or 'none'}, this promptd wants {head()}; run `promptd db upgrade`"
+            f"the database is at revision {found or 'none'}, this promptd wants {head()}; "
+            "run `promptd db upgrade`"
         )
 
 

@@ -22,5 +22,6 @@ def require(connection: Connection) -> None:
     found = revision_of(connection)
     if found != REVISION:
         raise Unavailable(
-            f"the database is at revision {found or 'none'}, this promptd wants {REVISION}; run `promptd db upgrade`"
+            f"the database is at revision {found or 'none'}, this promptd wants {REVISION}; "
+            "run `promptd db upgrade`"
         )

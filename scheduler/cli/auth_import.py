@@ -39,8 +39,9 @@ def import_(context: Context, tool: str, path: Path | None, label: str | None) -
     ensure_database(settings)
     _save(context, credential, login)
     say(
-        f"logged in: {credential.provider} {credential.label}. The other tool and promptd now share a single-use "
-        "refresh token: whoever refreshes first logs the other out. Log in there again to give it one of its own."
+        f"logged in: {credential.provider} {credential.label}. The other tool and promptd now share a "
+        "single-use refresh token: whoever refreshes first logs the other out. Log in there again to give it "
+        "one of its own."
     )
     return 0
 

@@ -70,7 +70,7 @@ def closed_thing(row: Standing) -> str:
 
 
 def status_words(row: Standing, *, now: datetime) -> str:
-    """Say how something stands: `dead: auth_dead invalid_grant, attempt 3`."""
+    """Say how something stands: `dead: invalid_grant, attempt 3`."""
     match row.status, row.mark:
         case Status.OK, _:
             return "ok"
@@ -84,8 +84,7 @@ def status_words(row: Standing, *, now: datetime) -> str:
             said = words.source(mark.until_source)
             return f"{cause}: closed for {open_in}, {said}, attempt {mark.attempt_id}"
         case status, mark:
-            cause = words.cause(mark.error_class, mark.code)
-            return f"{status}: {cause}, attempt {mark.attempt_id}"
+            return f"{status}: {mark.code or mark.error_class}, attempt {mark.attempt_id}"
 
 
 def why_shape(row: Standing, attempts: Attempts) -> dict[str, Any]:

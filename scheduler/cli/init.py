@@ -114,5 +114,5 @@ _JOB = """\
 name: hello
 schedule: "0 7 * * mon-fri"  # five cron fields; or @daily, every 90s, at 2030-01-01T09:00
 prompt: |
-  It is {{ now | localtime("%A %d %B") }}. Say good morning, and name one thing worth knowing about today's date.
+  It is {{ now | localtime("%A %d %B") }}. Say good morning, and name one thing worth knowing about this date.
 """

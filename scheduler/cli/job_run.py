@@ -61,8 +61,8 @@ def tell(context: Context, run_id: int, outcome: Outcome, *, as_json: bool) -> i
     match outcome.state:
         case RunState.SUCCEEDED if outcome.fallback and outcome.served is not None:
             say(
-                f"answered by {outcome.served.provider}/{outcome.served.model}, since the first target failed: "
-                f"{outcome.fallback_reason}; see `promptd run show {run_id}`"
+                f"answered by {outcome.served.provider}/{outcome.served.model}, since the first target "
+                f"failed: {outcome.fallback_reason}; see `promptd run show {run_id}`"
             )
         case RunState.SUCCEEDED:
             return ExitCode.DONE

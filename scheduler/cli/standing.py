@@ -126,13 +126,7 @@ def _credential(
     """Return the row of a credential: closed by marks on itself or its group, whatever the model."""
     credential = opened.credential
     key = (credential.provider, credential.label)
-    closing = [
-        (until, mark)
-        for until, mark in live
-        if mark.model is None
-        and mark.base_url is None
-        and mark.hits(label=credential.label, quota_group=credential.quota_group, base_url="", model="")
-    ]
+    closing = [(until, mark) for until, mark in live if mark.closes(credential)]
     until, mark = max(closing, key=lambda pair: pair[0], default=(None, None))
     status = mark.status if mark else Status.OK
     if isinstance(opened, Unreadable):

@@ -41,6 +41,7 @@ def test_a_fallbacks_empty_balance_stands_on_its_own_credential_and_no_other(tmp
     assert (codex["status"], codex["reason"], codex["code"]) == ("dead", "auth_dead", "invalid_grant")
     assert (codex["attempt_id"], codex["until"]) == (dead, None)
     assert codex["expires_at"] is not None
+    assert f"dead: invalid_grant, attempt {dead}" in world.run("auth", "list").out
     (main,) = _rows(world, provider="zai", label="main", scope="credential")
     assert (main["status"], main["reason"], main["code"]) == ("exhausted", "quota_billing", "1113")
     assert (main["attempt_id"], main["until_source"]) == (empty, "default")

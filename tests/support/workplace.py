@@ -162,6 +162,23 @@ class Workplace:
 
         return eventually(ended, within=within)
 
+    def ran(self, *words: str) -> Any:
+        """Run `job run NAME` or `ask PROMPT` and return the run with its attempts, however it ended."""
+        result = self.run(*words, "--json")
+        assert result.code in (0, 1), (words, result)
+        return result.json()
+
+    def first_runs(self, *jobs: str, within: float = PATIENCE) -> dict[str, Any]:
+        """Wait until each job's first run has ended; return them by job, with their attempts."""
+
+        def ended() -> dict[str, Any] | None:
+            runs = self.json("run", "list", "--limit", "1000")
+            firsts = {r["job"]: r for r in runs if r["state"] not in ("skipped", "missed")}
+            return firsts if all(firsts.get(job, {}).get("finished_at") for job in jobs) else None
+
+        firsts = eventually(ended, within=within)
+        return {job: self.shown(firsts[job]["id"]) for job in jobs}
+
     def shown(self, run_id: int) -> Any:
         """Return `run show --json` of a run."""
         return self.json("run", "show", str(run_id))

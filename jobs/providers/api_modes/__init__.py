@@ -16,15 +16,20 @@ class Mode(Protocol):
     """What every mode module offers."""
 
     @property
-    def PATH(self) -> str: ...
+    def PATH(self) -> str:
+        """What comes after the base URL."""
 
-    def body(self, request: Request, *, model: str, stream: bool, store: bool | None) -> dict[str, Any]: ...
+    def body(self, request: Request, *, model: str, stream: bool, store: bool | None) -> dict[str, Any]:
+        """Return the JSON body of a request."""
 
-    def shortfall(self, document: Mapping[str, Any]) -> Shortfall | None: ...
+    def shortfall(self, document: Mapping[str, Any]) -> Shortfall | None:
+        """Return why a 2xx document is no proved success."""
 
-    def completion(self, document: Mapping[str, Any]) -> Completion: ...
+    def completion(self, document: Mapping[str, Any]) -> Completion:
+        """Return the proved answer; raises ValueError where there is none."""
 
-    def document_of(self, events: Sequence[Mapping[str, Any]]) -> dict[str, Any]: ...
+    def document_of(self, events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Return what the events of a stream add up to."""
 
 
 MODES: Final[Mapping[ApiMode, Mode]] = MappingProxyType(
