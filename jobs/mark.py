@@ -1,6 +1,5 @@
 """Marks: what a failed attempt closes, for how long, and how that is judged when it is read."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -148,9 +147,9 @@ class NewMark:
         """Return the rung this failure stands on.
 
         Only an attempt that started after the standing mark was made climbs: refusals that were in
-        flight together are one step. A day without a failure starts again at the first.
+        flight together are one step. A day that was open and without a failure starts again at the first.
         """
-        if previous is None or now - previous.made_at > _LADDER_FORGETS_AFTER:
+        if previous is None or now - (previous.until or previous.made_at) > _LADDER_FORGETS_AFTER:
             return 1
         return previous.step + 1 if attempt_started > previous.made_at else previous.step
 
@@ -172,8 +171,3 @@ def subject(scope: Scope, attempt: Attempt) -> dict[str, str | None]:
         "base_url": attempt.base_url if scope.on_endpoint else None,
         "model": attempt.target.model if scope.on_model else None,
     }
-
-
-def latest(times: Iterable[datetime]) -> datetime | None:
-    """Return the latest of some moments, or None when there are none."""
-    return max(times, default=None)

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from jobs import clock, prompt
@@ -21,6 +22,7 @@ from jobs.secret import Redactor
 from jobs.store import runs
 from jobs.store.engine import kind_of
 from jobs.store.store import Store
+from jobs.target import Target
 
 LONGEST_WRITE_DELAY = 30.0
 
@@ -36,30 +38,57 @@ class Workshop:
     instance_id: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A run with its try's number, and when it began: by the calendar, and by `clock.monotonic`."""
+
+    run: ClaimedRun
+    at: datetime
+    monotonic: float
+
+
+def _begin(connection: Connection, run: ClaimedRun, *, primary: Target, instance_id: int) -> _Begun:
+    """Begin a try when the writer comes to it: a run that waits for the writer is still queued."""
+    at, monotonic = clock.utcnow(), clock.monotonic()
+    number = runs.start(connection, run, primary=primary, instance_id=instance_id, now=at)
+    return _Begun(replace(run, tries=number), at, monotonic)
+
+
 async def run_job(run: ClaimedRun, job: Job, workshop: Workshop, *, zone: ZoneInfo) -> Outcome:
     """Do one try of a claimed run and write its end; return how it ended.
 
     Raises FenceLost when somebody else has taken the run over, and lets a cancellation through after it
     is written down. A cancellation with a `Reason` as its message ends the run with that reason.
     """
-    started = clock.monotonic()
-    number = await workshop.store.write(
-        runs.start, run, primary=job.chain[0], instance_id=workshop.instance_id, now=clock.utcnow()
-    )
-    run = ClaimedRun(run.id, run.job, run.scheduled_for, run.trigger, number, run.vars)
-    waited = (clock.utcnow() - run.scheduled_for).total_seconds()
+    begun, cancelled = await _started(run, job, workshop)
+    run, started = begun.run, begun.monotonic
+    waited = (begun.at - run.scheduled_for).total_seconds()
     workshop.events.emit(RunStarted(run, max(0.0, waited)))
-    cancelled: asyncio.CancelledError | None = None
-    try:
-        outcome = await _outcome(run, job, workshop, zone, started)
-    except asyncio.CancelledError as exc:
-        cancelled = exc
-        outcome = Outcome.cancelled(_reason_of(exc))
+    if cancelled is None:
+        try:
+            outcome = await _outcome(run, job, workshop, zone, started)
+        except asyncio.CancelledError as exc:
+            cancelled = exc
+    if cancelled is not None:
+        outcome = Outcome.cancelled(_reason_of(cancelled))
     await asyncio.shield(_write_end(run, outcome, workshop))
     workshop.events.emit(RunFinished(run, outcome, clock.monotonic() - started))
     if cancelled is not None:
         raise cancelled
     return outcome
+
+
+async def _started(
+    run: ClaimedRun, job: Job, workshop: Workshop
+) -> tuple[_Begun, asyncio.CancelledError | None]:
+    """Begin a try. A cancellation meanwhile is handed back: by then the row says `running`."""
+    writing = asyncio.ensure_future(
+        workshop.store.write(_begin, run, primary=job.chain[0], instance_id=workshop.instance_id)
+    )
+    try:
+        return await asyncio.shield(writing), None
+    except asyncio.CancelledError as exc:
+        return await writing, exc
 
 
 async def _write_end(run: ClaimedRun, outcome: Outcome, workshop: Workshop) -> None:
@@ -82,9 +111,9 @@ async def _outcome(run: ClaimedRun, job: Job, workshop: Workshop, zone: ZoneInfo
         async with asyncio.timeout(max(0.0, deadline - clock.monotonic())):
             request = await _render(run, job, zone)
             if job.store_prompt:
-                await workshop.store.write(runs.keep_prompt, run.id, workshop.redactor.clean(request.prompt))
+                await workshop.store.write(runs.keep_prompt, run, workshop.redactor.clean(request.prompt))
             answered = await workshop.chain.complete(request, _call(run, job, deadline))
-            return _judge(job, answered)
+            return _judge(job, answered, workshop.redactor)
     except TimeoutError:
         return Outcome.timed_out(
             f"no answer within {_in_words(job.timeout)}; raise the job's timeout to wait longer"
@@ -131,17 +160,19 @@ def _call(run: ClaimedRun, job: Job, deadline: float) -> Call:
     )
 
 
-def _judge(job: Job, answered: Answered) -> Outcome:
+def _judge(job: Job, answered: Answered, redactor: Redactor) -> Outcome:
+    """Return how an answered run ends; a model's words are kept but for our own secrets."""
     completion, attempt = answered.completion, answered.attempt
+    text = redactor.own(completion.text)
     if completion.truncated and job.on_truncated is OnTruncated.FAIL:
         return Outcome.failed(
             Reason.TRUNCATED,
             "the answer was cut at the output limit; raise parameters.max_output_tokens",
-            output=completion.text,
+            output=text,
             truncated=True,
         )
     return Outcome.succeeded(
-        completion.text,
+        text,
         served=Served(attempt.target.provider, attempt.target.model, attempt.credential.label),
         truncated=completion.truncated,
         fallback=attempt.target_index > 0,

@@ -2,14 +2,30 @@
 
 import hmac
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from urllib.parse import quote
 
 _MASK = "[secret]"
 _LOOKS_LIKE_A_KEY = re.compile(
     r"\b(?:sk|pk|rk|gsk|xai|nvapi|hf|r8|AIza)[-_][\w\-]{12,}|\bAIza[\w\-]{20,}|\beyJ[\w\-]+\.[\w\-]+\.[\w\-]*"
 )
 _BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[\w\-.~+/=]{8,}")
+_SECRET_HEADER = re.compile(r"(?i)auth|key|token|secret|password|cookie")
+_CUT = re.compile(r"(?:\*{2,}|\.{3,}|…+|•{2,})+(?P<tail>[\w\-.+/=~]*)")
 _SHORTEST_REDACTED = 6
+_SHORTEST_PART = 4
+_PLACEHOLDERS = frozenset(
+    {
+        "no-key-required",
+        "sk-no-key-required",
+        "no-key",
+        "not-needed",
+        "ollama",
+        "lm-studio",
+        "dummy",
+        "local-key",
+    }
+)  # what servers without keys are given as one
 
 
 class Secret:
@@ -44,22 +60,62 @@ def looks_like_a_key(text: str) -> bool:
     return bool(_LOOKS_LIKE_A_KEY.search(text))
 
 
+def secrets_in_headers(headers: Mapping[str, str]) -> list[Secret]:
+    """Return the values of those request headers whose names say that they admit somebody."""
+    return [Secret(value) for name, value in headers.items() if _SECRET_HEADER.search(name)]
+
+
 class Redactor:
     """Takes every secret that was ever read in this process out of a text.
 
     Texts shaped like keys, JSON web tokens and bearer headers go too: a provider may quote a key
-    that was never ours, or ours with its middle replaced by stars.
+    that was never ours. Ours are found as they stand in URLs as well, with their middle left out
+    (`sk-ab***yz`), and cut at the end of a text.
     """
 
     def __init__(self) -> None:
-        self._known: set[str] = set()
+        self._known: tuple[str, ...] = ()
 
     def learn(self, secrets: Iterable[Secret]) -> None:
-        """Remember secrets; ones shorter than six characters would mask ordinary words and are not."""
-        self._known.update(s.reveal() for s in secrets if len(s.reveal()) >= _SHORTEST_REDACTED)
+        """Remember secrets; placeholders, and ones shorter than six characters, are ordinary words."""
+        texts = [text for secret in secrets if _is_telling(text := secret.reveal())]
+        found = {*self._known, *texts, *(quote(text, safe="") for text in texts)}
+        if len(found) > len(self._known):
+            self._known = tuple(sorted(found, key=len, reverse=True))
 
     def clean(self, text: str) -> str:
-        """Return `text` with every secret replaced by `[secret]`."""
-        for known in sorted(self._known, key=len, reverse=True):
-            text = text.replace(known, _MASK)
+        """Return `text` with every secret, and all that looks like one, replaced by `[secret]`."""
+        text = self._without_parts(self.own(text))
         return _BEARER.sub(rf"\1 {_MASK}", _LOOKS_LIKE_A_KEY.sub(_MASK, text))
+
+    def own(self, text: str) -> str:
+        """Return `text` with our own secrets replaced, and nothing else: for a model's words."""
+        for known in self._known:
+            text = text.replace(known, _MASK)
+        begun = self._begun(text, len(text), _SHORTEST_REDACTED)
+        return text if begun == len(text) else text[:begun] + _MASK
+
+    def _without_parts(self, text: str) -> str:
+        """Mask each secret of which the text shows the beginning or the end, with a cut between."""
+        for found in reversed(list(_CUT.finditer(text))):
+            cut, tail = found.start(), found["tail"].rstrip(".")
+            begun = self._begun(text, cut, _SHORTEST_PART)
+            is_ended = len(tail) >= _SHORTEST_PART and any(known.endswith(tail) for known in self._known)
+            if begun < cut or is_ended:
+                text = text[:begun] + _MASK + text[found.start("tail") + len(tail) :]
+        return text
+
+    def _begun(self, text: str, end: int, shortest: int) -> int:
+        """Return where a secret begins of which only the first part stands before `end`; else `end`."""
+        return min((_begun(known, text, end, shortest) for known in self._known), default=end)
+
+
+def _begun(known: str, text: str, end: int, shortest: int) -> int:
+    at = text.find(known[:shortest], max(0, end - len(known)), end)
+    while at >= 0 and not known.startswith(text[at:end]):
+        at = text.find(known[:shortest], at + 1, end)
+    return at if at >= 0 else end
+
+
+def _is_telling(text: str) -> bool:
+    return len(text) >= _SHORTEST_REDACTED and text.lower() not in _PLACEHOLDERS

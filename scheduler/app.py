@@ -17,7 +17,7 @@ from jobs.providers.secrets import Keyring, SecretReader, make_secret_key
 from jobs.providers.stay import Services
 from jobs.providers.vault import Vault
 from jobs.runner import Workshop
-from jobs.secret import Redactor
+from jobs.secret import Redactor, secrets_in_headers
 from jobs.store import instances
 from jobs.store.engine import open_engine
 from jobs.store.revision import revision_of
@@ -41,6 +41,8 @@ class App:
 def open_vault(settings: Settings, environ: Mapping[str, str], redactor: Redactor) -> Vault:
     """Return the vault of a configuration; raises ConfigError when its secret_key cannot be read."""
     reader = SecretReader(environ, redactor)
+    for provider in settings.registry:
+        redactor.learn(secrets_in_headers(provider.headers))
     try:
         if len(settings.secret_keys) == 1 and settings.secret_keys[0].scheme == "file":
             own = Path(settings.secret_keys[0].name)

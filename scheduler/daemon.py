@@ -29,7 +29,7 @@ from scheduler.logs import hear
 from scheduler.metrics import Metrics
 from scheduler.planner import Plan, Policy, plan
 from scheduler.sd_notify import Notifier
-from scheduler.state import read_snapshot
+from scheduler.state import keyless_providers, read_snapshot
 from scheduler.worker_pool import WorkerPool
 
 SUPERVISE_EVERY = 1.0
@@ -83,6 +83,9 @@ class Daemon:
         self._states = await store.write(job_verbs.see, keys, now=now)
         left = await store.write(runs.recover, instance_id=self._app.workshop.instance_id, now=now)
         self._workers.recover(left)
+        keyless = await store.read(keyless_providers, self._app.settings, self._app.services.vault, now=now)
+        for why in keyless:
+            logger.warning("%s", why)
         self._watched_since = clock.utcnow()
         self._clock_work.start(await self._look(list(self._jobs)))
         self._planned = True

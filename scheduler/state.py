@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 from jobs.credential import CredentialKind, Readable
 from jobs.mark import FOR_EVER, Mark, Status
 from jobs.providers.registry import Provider
+from jobs.providers.resolve import no_key
 from jobs.providers.vault import Vault
 from jobs.store import credentials, ledger, tokens
 from jobs.store import jobs as job_verbs
@@ -46,6 +47,17 @@ def read_snapshot(
         runs_in_progress=runs_in_progress,
         planner_beat_at=planner_beat_at,
     )
+
+
+def keyless_providers(
+    connection: Connection, settings: Settings, vault: Vault, *, now: datetime
+) -> list[str]:
+    """Say of each provider that jobs name, and none of whose secrets can be read now, why not."""
+    used = {target.provider for job in settings.jobs.values() for target in job.job.chain}
+    opened = (
+        (name, vault.look(connection, settings.registry.provider(name), now=now)) for name in sorted(used)
+    )
+    return [why for name, found in opened if (why := no_key(name, found)) is not None]
 
 
 def _figures(

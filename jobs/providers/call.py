@@ -86,12 +86,17 @@ class Progress:
         """How many requests the budget still allows."""
         return MOST_REQUESTS - self.requests
 
+    @property
+    def spent(self) -> bool:
+        """Whether no request, or no time, is left."""
+        return self.requests_left <= 0 or self.time_left <= timedelta(0)
+
     def step_out(self, error_class: ErrorClass) -> Step:
         """Return `next_target` where the chain may and can go on from here for this class, else `stop`.
 
         Only the primary's missing key stops a chain: a fallback without one is passed over.
         """
-        if self.following is None or self.requests_left <= 0:
+        if self.following is None or self.spent:
             return Step.STOP
         if error_class is ErrorClass.CONFIG_ERROR and self.index > 0:
             return Step.NEXT_TARGET

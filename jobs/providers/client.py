@@ -4,6 +4,7 @@ import asyncio
 import json
 import ssl
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -102,6 +103,8 @@ class Client:
         its end and returned as the document that its events add up to.
         """
         mode = MODES[attempt.api_mode]
+        if not provider.output_limit:
+            request = replace(request, parameters=replace(request.parameters, max_output_tokens=None))
         body = mode.body(request, model=attempt.target.model, stream=provider.stream, store=provider.store)
         options: Any = {
             "headers": _headers(attempt, provider),
@@ -181,7 +184,8 @@ def failure_of(error: BaseException) -> TransportFailure:
     causes = list(_causes(error))
     if any(isinstance(cause, _TLS) for cause in causes):
         return TransportFailure.TLS
-    ours = (APITimeoutError, APIConnectionError, httpx2.RequestError)
+    # asyncio.timeout raises its TimeoutError from the cancellation with which it ends the work.
+    ours = (APITimeoutError, APIConnectionError, httpx2.RequestError, asyncio.CancelledError)
     innermost = next((cause for cause in reversed(causes) if not isinstance(cause, ours)), causes[-1])
     if isinstance(innermost, _TIMEOUTS):
         return TransportFailure.TIMEOUT

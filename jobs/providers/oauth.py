@@ -4,10 +4,10 @@ import asyncio
 import base64
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
@@ -21,7 +21,7 @@ from jobs.providers.secrets import Keyring
 from jobs.request import ApiMode
 from jobs.secret import Redactor, Secret
 from jobs.store import attempts as attempt_verbs
-from jobs.store import tokens
+from jobs.store import credentials, tokens
 from jobs.store.attempts import Place
 from jobs.store.store import Store
 from jobs.store.tokens import SealedTokens
@@ -31,11 +31,12 @@ REQUEST_TIMEOUT = timedelta(seconds=30)
 _LEASE = timedelta(seconds=60)
 _LEASE_POLL = 0.1
 _OK = 200
+_OF_A_REFRESH = (ErrorClass.AUTH_DEAD, ErrorClass.AUTH_UNAVAILABLE)
 
 
 @dataclass(frozen=True, slots=True)
 class Adopted:
-    """Somebody else had stored a newer token: nothing was sent."""
+    """Somebody else had brought a newer token, or been refused: nothing was sent; look again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class Refused:
 
 
 Refresh = Adopted | Unanswerable | Refreshed | Refused
+T = TypeVar("T")
 
 
 class Refresher:
@@ -72,47 +74,68 @@ class Refresher:
 
     def __init__(self, *, store: Store, client: Client, keyring: Keyring, redactor: Redactor) -> None:
         self._store, self._client, self._keyring, self._redactor = store, client, keyring, redactor
-        self._under_way: set[asyncio.Task[Refresh]] = set()
+        self._under_way: set[asyncio.Task[Any]] = set()
 
     async def close(self) -> None:
         """Wait for refreshes under way: each is bounded, and its new token must not be lost."""
         await asyncio.gather(*self._under_way, return_exceptions=True)
 
-    async def refresh(self, readable: Readable, place: Place, target: Target, *, left: timedelta) -> Refresh:
-        """Bring a login to a newer generation than `readable`'s.
+    async def refresh(
+        self,
+        readable: Readable,
+        place: Place,
+        target: Target,
+        *,
+        left: timedelta,
+        settle: Callable[[Refresh], Awaitable[T]],
+    ) -> T:
+        """Bring a login to a newer generation than `readable`'s; return what `settle` makes of it.
 
         Waits for another refresher, at most `left`; inside the lease the row is read again, and a newer
-        token that somebody stored is adopted without a request. A run that is cancelled meanwhile does
-        not take the refresh with it: an answer on its way would be lost with a token that is spent.
+        token that somebody stored is adopted without a request. `settle` writes down what came of it
+        before the lease is let go, so that whoever waits finds the new token, or the mark. A run that is
+        cancelled meanwhile does not take the refresh with it: an answer on its way would be lost with a
+        token that is spent.
         """
-        task = asyncio.create_task(self._refresh(readable, place, target, left))
+        task = asyncio.create_task(self._refresh(readable, place, target, left, settle))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
         return await asyncio.shield(task)
 
-    async def _refresh(self, readable: Readable, place: Place, target: Target, left: timedelta) -> Refresh:
+    async def was_replaced(self, readable: Readable) -> bool:
+        """Say whether a newer token, or another login, has been stored since this one was read."""
+        credential = readable.credential
+        sealed = await self._store.read(tokens.load, credential.provider, credential.label)
+        return sealed is not None and _is_another(sealed, readable)
+
+    async def _refresh(
+        self,
+        readable: Readable,
+        place: Place,
+        target: Target,
+        left: timedelta,
+        settle: Callable[[Refresh], Awaitable[T]],
+    ) -> T:
         owner = uuid.uuid4().hex
         sealed = await self._lease(readable, owner, left)
-        if sealed is None:
-            return Unanswerable(
-                ErrorClass.AUTH_UNAVAILABLE, "another process is refreshing this login and has not finished"
-            )
+        if not isinstance(sealed, SealedTokens):
+            return await settle(sealed)
         try:
-            if sealed.generation != readable.generation or sealed.login_id != readable.fingerprint:
-                return Adopted()
-            return await self._ask(readable, sealed, place, target)
+            return await settle(await self._ask(readable, sealed, place, target))
         finally:
             await self._store.write(tokens.release_lease, readable.credential, owner=owner)
 
-    async def _lease(self, readable: Readable, owner: str, left: timedelta) -> SealedTokens | None:
+    async def _lease(
+        self, readable: Readable, owner: str, left: timedelta
+    ) -> SealedTokens | Adopted | Unanswerable:
         give_up = clock.monotonic() + min(left, _LEASE).total_seconds()
         while True:
-            now = clock.utcnow()
-            sealed = await self._store.write(
-                tokens.take_lease, readable.credential, owner=owner, now=now, until=now + _LEASE
-            )
-            if sealed is not None or clock.monotonic() >= give_up:
-                return sealed
+            taken = await self._store.write(_take_lease, readable, owner=owner, now=clock.utcnow())
+            if taken is not None:
+                return taken
+            if clock.monotonic() >= give_up:
+                refreshed_elsewhere = "another process is refreshing this login and has not finished"
+                return Unanswerable(ErrorClass.AUTH_UNAVAILABLE, refreshed_elsewhere)
             await asyncio.sleep(_LEASE_POLL)
 
     async def _ask(self, readable: Readable, sealed: SealedTokens, place: Place, target: Target) -> Refresh:
@@ -126,7 +149,7 @@ class Refresher:
         if sealed.spent_by is not None:
             return Unanswerable(
                 ErrorClass.AUTH_DEAD,
-                f"the answer to the refresh of attempt {sealed.spent_by} was lost and its token may be spent; "
+                f"the answer to the refresh of attempt {sealed.spent_by} was lost: its token may be spent; "
                 "log in again",
             )
         attempt = await self._store.write(
@@ -144,11 +167,9 @@ class Refresher:
         granted = _granted(answer)
         if granted is None:
             if answer.status is not None or not answer.left:
-                await self._store.write(tokens.unspend, readable.credential, generation=sealed.generation)
+                await self._store.write(tokens.unspend, sealed)
             return Refused(attempt, answer, seconds)
-        await self._store.write(
-            tokens.replace, self._resealed(sealed, granted, clock.utcnow()), generation=sealed.generation
-        )
+        await self._store.write(tokens.replace, sealed, self._resealed(sealed, granted, clock.utcnow()))
         return Refreshed(attempt, answer, seconds)
 
     def _resealed(self, sealed: SealedTokens, granted: Mapping[str, Any], now: datetime) -> SealedTokens:
@@ -167,6 +188,33 @@ class Refresher:
         )
 
 
+def _is_another(sealed: SealedTokens, readable: Readable) -> bool:
+    return sealed.generation != readable.generation or sealed.login_id != readable.fingerprint
+
+
+def _take_lease(
+    connection: Connection, readable: Readable, *, owner: str, now: datetime
+) -> SealedTokens | Adopted | None:
+    """Become the one refresher, unless there is nothing left to refresh; None while another one is."""
+    credential = readable.credential
+    sealed = tokens.load(connection, credential.provider, credential.label)
+    if sealed is not None and _is_another(sealed, readable):
+        return Adopted()
+    if _was_refused(connection, readable, now=now):
+        return Adopted()
+    return tokens.take_lease(connection, credential, owner=owner, now=now, until=now + _LEASE)
+
+
+def _was_refused(connection: Connection, readable: Readable, *, now: datetime) -> bool:
+    """Say whether a refresh of this login has just failed: there is no point in asking again."""
+    return any(
+        mark.credential == readable.credential.label
+        and mark.error_class in _OF_A_REFRESH
+        and mark.closed_until(now, fingerprint=readable.fingerprint, only_credential=False)
+        for mark in credentials.marks_of(connection, readable.credential.provider)
+    )
+
+
 def _open(
     connection: Connection,
     readable: Readable,
@@ -182,7 +230,7 @@ def _open(
     attempt_id = attempt_verbs.insert_sent(
         connection, place, target, readable.credential, base_url=token_url, wait=Wait(), now=now
     )
-    tokens.spend(connection, readable.credential, generation=sealed.generation, attempt_id=attempt_id)
+    tokens.spend(connection, sealed, attempt_id=attempt_id)
     return Attempt(
         id=attempt_id,
         target=target,

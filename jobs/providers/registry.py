@@ -36,7 +36,10 @@ class ProviderFault(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """One account relation with one vendor or server, under its canonical name."""
+    """One account relation with one vendor or server, under its canonical name.
+
+    `output_limit` False: the provider refuses a request that names one, so none is sent.
+    """
 
     name: ProviderName
     base_url: str | None
@@ -46,6 +49,7 @@ class Provider:
     account_header: str | None = None
     stream: bool = False
     store: bool | None = None
+    output_limit: bool = True
     timeout: timedelta = DEFAULT_TIMEOUT
     aggregator: bool = False
     errors: tuple[Rule, ...] = ()
@@ -187,6 +191,7 @@ def _provider(name: str, row: ProviderRow) -> Provider:
         account_header=row.account_header,
         stream=bool(row.stream),
         store=row.store,
+        output_limit=row.output_limit is not False,
         timeout=row.timeout or DEFAULT_TIMEOUT,
         aggregator=bool(row.aggregator),
         errors=row.errors,

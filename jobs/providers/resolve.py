@@ -7,6 +7,7 @@ from datetime import datetime
 from jobs.credential import Readable, Unreadable
 from jobs.errors import ErrorClass
 from jobs.mark import Mark
+from jobs.names import ProviderName
 from jobs.providers.pool import Closed, class_of, first_open, words
 from jobs.target import Target
 
@@ -28,6 +29,14 @@ class PassedOver:
     closed: tuple[Closed, ...] = ()
 
 
+def no_key(provider: ProviderName, credentials: Sequence[Readable | Unreadable]) -> str | None:
+    """Say why not one of a provider's secrets can be read; None when one can."""
+    if any(isinstance(each, Readable) for each in credentials):
+        return None
+    whys = "; ".join(f"{u.credential.label}: {u.why}" for u in credentials if isinstance(u, Unreadable))
+    return f"no key for {provider} can be read: {whys}"
+
+
 def resolve_runtime_provider(
     target: Target,
     *,
@@ -40,10 +49,10 @@ def resolve_runtime_provider(
 
     `config_error` means that not one secret of the provider can be read.
     """
+    keyless = no_key(target.provider, credentials)
+    if keyless is not None:
+        return PassedOver(ErrorClass.CONFIG_ERROR, keyless)
     readable = [each for each in credentials if isinstance(each, Readable)]
-    if not readable:
-        whys = "; ".join(f"{u.credential.label}: {u.why}" for u in credentials if isinstance(u, Unreadable))
-        return PassedOver(ErrorClass.CONFIG_ERROR, f"no key for {target.provider} can be read: {whys}")
     chosen = first_open(
         readable, marks, target, refused=refused, only_credential=len(credentials) == 1, now=now
     )

@@ -81,6 +81,7 @@ class ProviderRow(_Row):
     account_header: str | None = None
     stream: bool | None = None
     store: bool | None = None
+    output_limit: bool | None = None
     strategy: Literal["fill_first"] | None = None
     timeout: Duration | None = None
     credentials: tuple[CredentialRow, ...] = ()

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from jobs.attempt import Attempt, Purpose, Step, Wait
 from jobs.credential import Readable
 from jobs.errors import AttributionRefused, ErrorClass
-from jobs.mark import DEFAULT_SOURCE, Mark, NewMark, Scope
+from jobs.mark import DEFAULT_SOURCE, Mark, NewMark
 from jobs.providers.answer import WaitHint
 from jobs.providers.recovery import RECOVERY
 from jobs.providers.registry import Provider
@@ -130,8 +130,7 @@ def settle_success(
     attempts.settle_succeeded(
         connection, attempt, usage=usage, http_status=http_status, request_id=request_id, latency=latency
     )
-    proved = (Scope.CREDENTIAL,) if attempt.purpose is Purpose.REFRESH else tuple(Scope)
-    credentials.clear_by_success(connection, attempt, proved)
+    credentials.clear_by_success(connection, attempt)
 
 
 def settle_failure(

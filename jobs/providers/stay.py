@@ -4,6 +4,7 @@ import asyncio
 import random
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 from jobs import clock
 from jobs.attempt import Attempt, Purpose, Step, Wait
@@ -21,7 +22,7 @@ from jobs.providers.answer import Answer, Verdict
 from jobs.providers.call import Left, Progress
 from jobs.providers.classify import classify, completion_of
 from jobs.providers.client import Client
-from jobs.providers.oauth import Adopted, Refreshed, Refresher, Refused, Unanswerable
+from jobs.providers.oauth import Adopted, Refresh, Refreshed, Refresher, Refused, Unanswerable
 from jobs.providers.recovery import Next, Situation, Visit, next_at_target
 from jobs.providers.registry import Registry
 from jobs.providers.resolve import PassedOver
@@ -40,6 +41,8 @@ from jobs.request import Completion, Request
 from jobs.secret import Redactor
 from jobs.store.attempts import Failure, Place
 from jobs.store.store import Store
+
+_REQUEST_ID = ("x-request-id", "request-id", "cf-ray")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ class Stay:
 
     async def run(self) -> tuple[Completion, Attempt] | Left:
         """Ask until there is an answer or a reason to leave."""
-        while self._progress.requests_left > 0:
+        while not self._progress.spent:
             opened = await self._open()
             match opened:
                 case PassedOver():
@@ -86,7 +89,7 @@ class Stay:
                 assert self._last is not None
                 return self._last
             await self._wait(step)
-        return self._last or Left(self._target, ErrorClass.UNKNOWN, "the budget of requests is used up")
+        return self._last or Left(self._target, ErrorClass.UNKNOWN, "no request or no time is left")
 
     async def _open(self) -> Opened | NeedsRefresh | PassedOver:
         return await self._services.store.write(
@@ -130,7 +133,7 @@ class Stay:
             attempt,
             usage=completion.usage,
             http_status=answer.status or 0,
-            request_id=_request_id(answer),
+            request_id=self._request_id(answer),
             latency=latency,
         )
         self._tell(attempt, verdict, answer, latency, completion)
@@ -138,11 +141,17 @@ class Stay:
 
     async def _refresh(self, readable: Readable) -> Next:
         """Bring a login up to date; a retry when there is a token to try, else what its failure leads to."""
-        label = readable.credential.label
-        self._visit.refreshed.add(label)
-        done = await self._services.refresher.refresh(
-            readable, self._place, self._target, left=self._progress.time_left
+        self._visit.refreshed.add(readable.credential.label)
+        return await self._services.refresher.refresh(
+            readable,
+            self._place,
+            self._target,
+            left=self._progress.time_left,
+            settle=partial(self._settle_refresh, readable),
         )
+
+    async def _settle_refresh(self, readable: Readable, done: Refresh) -> Next:
+        label = readable.credential.label
         match done:
             case Adopted():
                 self._tell_refresh(label, "adopted")
@@ -153,6 +162,8 @@ class Stay:
                 return await self._refresh_refused(readable, attempt, answer, seconds)
             case Unanswerable(error_class, message):
                 self._tell_refresh(label, error_class)
+                if readable.stale and readable.valid:
+                    return Next(Step.RETRY)
                 return await self._unsent(readable, error_class, message)
 
     async def _refreshed(self, attempt: Attempt, answer: Answer, seconds: float) -> Next:
@@ -161,7 +172,7 @@ class Stay:
             settle_success,
             attempt,
             http_status=answer.status or 0,
-            request_id=_request_id(answer),
+            request_id=self._request_id(answer),
             latency=seconds,
         )
         self._tell(attempt, Verdict(None, "*/refreshed"), answer, seconds)
@@ -171,12 +182,16 @@ class Stay:
     async def _refresh_refused(
         self, readable: Readable, attempt: Attempt, answer: Answer, seconds: float
     ) -> Next:
-        """Settle a refresh that gave no token; one that is still valid is used meanwhile."""
+        """Settle a refresh that gave no token; one that is still valid, or that came meanwhile, is used."""
         self._progress.requests += 1
         verdict = classify(answer, self._target.provider, self._services.rules, now=clock.utcnow())
         error_class = verdict.error_class or ErrorClass.AUTH_UNAVAILABLE
         self._tell_refresh(attempt.credential.label, error_class)
-        if error_class is ErrorClass.AUTH_UNAVAILABLE and readable.stale and readable.valid:
+        if error_class is ErrorClass.AUTH_UNAVAILABLE:
+            usable = readable.stale and readable.valid
+        else:
+            usable = await self._services.refresher.was_replaced(readable)
+        if usable:
             return await self._settle(attempt, answer, verdict, error_class, Next(Step.RETRY), seconds)
         return await self._failed(attempt, answer, verdict, error_class, seconds)
 
@@ -215,7 +230,7 @@ class Stay:
             message=message,
             code=verdict.code and self._services.redactor.clean(verdict.code)[:80],
             http_status=answer.status,
-            request_id=_request_id(answer),
+            request_id=self._request_id(answer),
             retry_after=max(0.0, (verdict.wait.until - now).total_seconds()) if verdict.wait else None,
             latency=latency,
         )
@@ -306,9 +321,6 @@ class Stay:
                 )
             )
 
-
-def _request_id(answer: Answer) -> str | None:
-    for name in ("x-request-id", "request-id", "cf-ray"):
-        if found := answer.headers.get(name):
-            return found[:100]
-    return None
+    def _request_id(self, answer: Answer) -> str | None:
+        found = next((answer.headers[name] for name in _REQUEST_ID if name in answer.headers), None)
+        return self._services.redactor.clean(found)[:100] if found else None

@@ -9,10 +9,10 @@ from sqlalchemy import Connection, Row, and_, delete, func, insert, null, or_, s
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.elements import ColumnElement
 
-from jobs.attempt import Attempt
+from jobs.attempt import Attempt, Purpose
 from jobs.credential import Credential
 from jobs.errors import AttributionRefused, ErrorClass
-from jobs.mark import Mark, NewMark, Scope, latest, subject
+from jobs.mark import Mark, NewMark, Scope, subject
 from jobs.store.jobs import insert_or_ignore
 from jobs.store.tables import credentials, marks
 
@@ -78,17 +78,20 @@ def mark(connection: Connection, attempt: Attempt, new: NewMark, *, now: datetim
     before it. The later of two deadlines stays. Raises AttributionRefused when the database finds that
     the attempt is not of that provider, credential, group or endpoint.
     """
-    if _was_reset_since(connection, attempt):
-        return None
     named = subject(new.scope, attempt)
+    if _was_reset_since(connection, attempt, named):
+        return None
     standing = _standing(connection, new, named)
-    step = new.step_after(standing, attempt_started=attempt.started_at, now=now)
+    fingerprint = attempt.fingerprint if new.scope.on_credential else None
+    of_another_secret = standing is not None and standing.fingerprint != fingerprint
+    previous = None if of_another_secret else standing
+    step = new.step_after(previous, attempt_started=attempt.started_at, now=now)
     until = new.until(step, now=now)
     facts = {
         "until": until,
         "until_source": new.source,
         "code": new.code,
-        "fingerprint": attempt.fingerprint if new.scope.on_credential else None,
+        "fingerprint": fingerprint,
         "step": step,
         "made_at": now,
         "attempt_id": attempt.id,
@@ -99,7 +102,7 @@ def mark(connection: Connection, attempt: Attempt, new: NewMark, *, now: datetim
                 connection.execute(
                     insert(marks).values(scope=new.scope, error_class=new.error_class, **named, **facts)
                 )
-            elif _goes_further(until, standing, facts["fingerprint"]):
+            elif attempt.started_at > standing.made_at if of_another_secret else _is_later(until, standing):
                 connection.execute(update(marks).where(_exactly(new, named)).values(**facts))
     except IntegrityError as exc:
         raise AttributionRefused(
@@ -108,12 +111,8 @@ def mark(connection: Connection, attempt: Attempt, new: NewMark, *, now: datetim
     return _standing(connection, new, named)
 
 
-def _goes_further(until: datetime | None, standing: Mark, fingerprint: object) -> bool:
-    if standing.fingerprint != fingerprint:
-        return True
-    if standing.until is None:
-        return False
-    return until is None or latest((until, standing.until)) == until
+def _is_later(until: datetime | None, standing: Mark) -> bool:
+    return standing.until is not None and (until is None or until >= standing.until)
 
 
 def _standing(connection: Connection, new: NewMark, named: dict[str, str | None]) -> Mark | None:
@@ -134,30 +133,41 @@ def _is(table: object, credential: Credential, label_column: str = "label") -> C
     return and_(columns.provider == credential.provider, columns[label_column] == credential.label)
 
 
-def _was_reset_since(connection: Connection, attempt: Attempt) -> bool:
-    reset_at = connection.execute(
-        select(credentials.c.reset_at).where(_is(credentials, attempt.credential))
-    ).scalar_one_or_none()
+def _was_reset_since(connection: Connection, attempt: Attempt, named: dict[str, str | None]) -> bool:
+    """Say whether a reset, since the attempt started, lifted what is about to be closed: see `reset`."""
+    query = select(func.max(credentials.c.reset_at)).where(credentials.c.provider == named["provider"])
+    if named["credential"] is not None:
+        query = query.where(credentials.c.label == named["credential"])
+    if named["quota_group"] is not None:
+        query = query.where(credentials.c.quota_group == named["quota_group"])
+    reset_at: datetime | None = connection.execute(query).scalar_one()
     return reset_at is not None and attempt.started_at <= reset_at
 
 
-def clear_by_success(connection: Connection, attempt: Attempt, proved: Iterable[Scope]) -> int:
-    """Remove transient marks of the `proved` scopes on what a good answer used, if older than its request.
+def clear_by_success(connection: Connection, attempt: Attempt) -> int:
+    """Remove what a good answer disproves: transient marks on what it used, if older than its request.
 
-    A proved death stays: only a login, a new secret or a reset lifts it. Returns how many went.
+    A refresh proves only that refreshing works: whether the model endpoint takes the new token is still
+    to be seen. A proved death stays: only a login, a new secret or a reset lifts it. Returns how many went.
     """
+    refresh = attempt.purpose is Purpose.REFRESH
+    disproved = (
+        marks.c.error_class == ErrorClass.AUTH_UNAVAILABLE
+        if refresh
+        else marks.c.error_class.not_in(_LASTING)
+    )
     of_this_attempt = [
         and_(
             marks.c.scope == scope,
             *(marks.c[name] == value for name, value in subject(scope, attempt).items() if value is not None),
         )
-        for scope in proved
+        for scope in ((Scope.CREDENTIAL,) if refresh else Scope)
     ]
     removed = connection.execute(
         delete(marks).where(
             marks.c.provider == attempt.target.provider,
             or_(*of_this_attempt),
-            marks.c.error_class.not_in(_LASTING),
+            disproved,
             marks.c.made_at < attempt.started_at,
         )
     )

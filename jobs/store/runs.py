@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, exists, func, insert, literal, select, update
+from sqlalchemy import Connection, CursorResult, and_, exists, func, insert, literal, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from jobs.attempt import AttemptOutcome
@@ -157,9 +157,19 @@ def start(
     return int(number)
 
 
-def keep_prompt(connection: Connection, run_id: int, prompt: str) -> None:
-    """Store what the model is shown."""
-    connection.execute(update(runs).where(runs.c.id == run_id).values(prompt=prompt))
+def keep_prompt(connection: Connection, run: ClaimedRun, prompt: str) -> None:
+    """Store what the model is shown; raises FenceLost when another try, or an end, came first."""
+    _require_fence(connection.execute(update(runs).where(_at_work(run)).values(prompt=prompt)), run)
+
+
+def _at_work(run: ClaimedRun) -> ColumnElement[bool]:
+    """The fence: this try of the run, while it runs."""
+    return and_(runs.c.id == run.id, runs.c.state == RunState.RUNNING, runs.c.tries == run.tries)
+
+
+def _require_fence(changed: CursorResult[Any], run: ClaimedRun) -> None:
+    if changed.rowcount != 1:
+        raise FenceLost(f"run {run.id} has ended already, or another try of it has begun")
 
 
 def finish(connection: Connection, run: ClaimedRun, outcome: Outcome, *, now: datetime) -> None:
@@ -185,13 +195,7 @@ def finish(connection: Connection, run: ClaimedRun, outcome: Outcome, *, now: da
     if outcome.state is not RunState.SUCCEEDED:
         _hear_no_more(connection, attempts.c.run_id == run.id)
     spent = _tokens_of(connection, run.id)
-    changed = connection.execute(
-        update(runs)
-        .where(runs.c.id == run.id, runs.c.state == RunState.RUNNING, runs.c.tries == run.tries)
-        .values(**row, **spent)
-    )
-    if changed.rowcount != 1:
-        raise FenceLost(f"run {run.id} has ended already, or another try of it has begun")
+    _require_fence(connection.execute(update(runs).where(_at_work(run)).values(**row, **spent)), run)
     if run.trigger in (*SCHEDULED_TRIGGERS, Trigger.AFTER):
         job_verbs.count_end(connection, run.job, outcome.state)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from jobs import clock
 from jobs.errors import Unavailable
@@ -22,7 +23,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 READING_THREADS = 2
-LARGEST_GROUP = 256
+LARGEST_GROUP = 64
 CLOSE_TIMEOUT = 30.0
 
 
@@ -125,7 +126,10 @@ def _run_in_savepoint(connection: Connection, waiting: _Waiting) -> Any:
     try:
         result = waiting.verb(connection)
     except Exception as exc:  # only this verb failed; it is raised where it was asked for
-        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT verb")
+        try:
+            connection.exec_driver_sql("ROLLBACK TO SAVEPOINT verb")
+        except DBAPIError:  # the database has ended the whole transaction, as SQLite does when it is full
+            raise exc from None
         result = _Failed(exc)
     connection.exec_driver_sql("RELEASE SAVEPOINT verb")
     return result

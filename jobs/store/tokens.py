@@ -76,36 +76,32 @@ def release_lease(connection: Connection, credential: Credential, *, owner: str)
     )
 
 
-def spend(connection: Connection, credential: Credential, *, generation: int, attempt_id: int) -> bool:
+def spend(connection: Connection, sealed: SealedTokens, *, attempt_id: int) -> bool:
     """Note, before it leaves, that this refresh token is being sent; False when it was sent before."""
     changed = connection.execute(
-        update(tokens)
-        .where(_of(credential), tokens.c.generation == generation, tokens.c.spent_by.is_(None))
-        .values(spent_by=attempt_id)
+        update(tokens).where(_still(sealed), tokens.c.spent_by.is_(None)).values(spent_by=attempt_id)
     )
     return changed.rowcount == 1
 
 
-def unspend(connection: Connection, credential: Credential, *, generation: int) -> None:
+def unspend(connection: Connection, sealed: SealedTokens) -> None:
     """Note that the server surely did not take the refresh token: it was answered for, or never left."""
-    connection.execute(
-        update(tokens).where(_of(credential), tokens.c.generation == generation).values(spent_by=None)
-    )
+    connection.execute(update(tokens).where(_still(sealed)).values(spent_by=None))
 
 
-def replace(connection: Connection, sealed: SealedTokens, *, generation: int) -> bool:
-    """Commit refreshed tokens in place of `generation`; False when somebody stored newer ones first."""
-    changed = connection.execute(
-        update(tokens)
-        .where(
-            tokens.c.provider == sealed.provider,
-            tokens.c.label == sealed.label,
-            tokens.c.login_id == sealed.login_id,
-            tokens.c.generation == generation,
-        )
-        .values(**_row(sealed))
-    )
+def replace(connection: Connection, old: SealedTokens, new: SealedTokens) -> bool:
+    """Commit refreshed tokens in place of the old ones; False when somebody stored newer ones first."""
+    changed = connection.execute(update(tokens).where(_still(old)).values(**_row(new)))
     return changed.rowcount == 1
+
+
+def _still(sealed: SealedTokens) -> ColumnElement[bool]:
+    return and_(
+        tokens.c.provider == sealed.provider,
+        tokens.c.label == sealed.label,
+        tokens.c.login_id == sealed.login_id,
+        tokens.c.generation == sealed.generation,
+    )
 
 
 def _of(credential: Credential) -> ColumnElement[bool]:

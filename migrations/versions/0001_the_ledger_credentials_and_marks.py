@@ -41,6 +41,10 @@ def text(name: str, *, nullable: bool = True) -> sa.Column[str]:
     return sa.Column(name, sa.Text(), nullable=nullable)
 
 
+def texts(*names: str, nullable: bool = True) -> list[sa.Column[str]]:
+    return [text(name, nullable=nullable) for name in names]
+
+
 def whole(name: str, *, nullable: bool = True, default: str | None = None) -> sa.Column[int]:
     return sa.Column(name, sa.Integer(), server_default=default, nullable=nullable)
 
@@ -135,15 +139,10 @@ def create_runs() -> None:
         whole("tries", nullable=False, default="0"),
         moment("not_before"),
         whole("instance_id"),
-        text("requested_provider"),
-        text("requested_model"),
-        text("served_provider"),
-        text("served_model"),
-        text("served_credential"),
+        *texts("requested_provider", "requested_model"),
+        *texts("served_provider", "served_model", "served_credential"),
         flag("fallback"),
-        text("fallback_reason"),
-        text("error_class"),
-        text("error_message"),
+        *texts("fallback_reason", "error_class", "error_message"),
         sa.Column("vars", sa.JSON(), nullable=True),
         text("prompt"),
         text("output"),
@@ -188,11 +187,7 @@ def checks_of_runs() -> tuple[sa.CheckConstraint, ...]:
 def create_credentials() -> None:
     op.create_table(
         "credentials",
-        text("provider", nullable=False),
-        text("label", nullable=False),
-        text("kind", nullable=False),
-        text("source", nullable=False),
-        text("quota_group", nullable=False),
+        *texts("provider", "label", "kind", "source", "quota_group", nullable=False),
         text("fingerprint"),
         moment("reset_at"),
         moment("created_at", nullable=False),
@@ -210,17 +205,12 @@ def create_attempts() -> None:
         whole("ordinal", nullable=False),
         text("purpose", nullable=False),
         whole("target_index", nullable=False),
-        text("provider", nullable=False),
-        text("model", nullable=False),
-        text("base_url", nullable=False),
-        text("credential"),
-        text("quota_group"),
+        *texts("provider", "model", "base_url", nullable=False),
+        *texts("credential", "quota_group"),
         text("outcome", nullable=False),
         text("error_class"),
         whole("http_status"),
-        text("code"),
-        text("rule"),
-        text("message"),
+        *texts("code", "rule", "message"),
         sa.Column("retry_after", sa.Float(), nullable=True),
         sa.Column("waited", sa.Float(), server_default="0", nullable=False),
         text("wait_reason"),
@@ -269,10 +259,7 @@ def create_marks() -> None:
         whole("id", nullable=False),
         text("scope", nullable=False),
         text("provider", nullable=False),
-        text("credential"),
-        text("quota_group"),
-        text("base_url"),
-        text("model"),
+        *texts("credential", "quota_group", "base_url", "model"),
         text("error_class", nullable=False),
         text("code"),
         moment("until"),
@@ -322,9 +309,7 @@ def checks_of_marks() -> tuple[sa.CheckConstraint, ...]:
 def create_tokens() -> None:
     op.create_table(
         "tokens",
-        text("provider", nullable=False),
-        text("label", nullable=False),
-        text("login_id", nullable=False),
+        *texts("provider", "label", "login_id", nullable=False),
         whole("generation", nullable=False),
         sa.Column("access_token", sa.LargeBinary(), nullable=False),
         sa.Column("refresh_token", sa.LargeBinary(), nullable=True),
@@ -347,9 +332,7 @@ def create_deliveries() -> None:
         "deliveries",
         whole("id", nullable=False),
         whole("run_id", nullable=False),
-        text("target", nullable=False),
-        text("state", nullable=False),
-        text("idempotency_key", nullable=False),
+        *texts("target", "state", "idempotency_key", nullable=False),
         whole("attempts", nullable=False, default="0"),
         moment("next_attempt_at"),
         text("last_error"),

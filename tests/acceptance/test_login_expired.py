@@ -25,7 +25,9 @@ jobs:
 """
 SPARE = "- {label: spare, key: env:SPARE_KEY}"
 EIGHT = tuple(f"digest-{number}" for number in range(8))
-WINDOW = Reply.json(429, {"error": {"type": "usage_limit_reached", "message": "later", "resets_in_seconds": 3600}})
+WINDOW = Reply.json(
+    429, {"error": {"type": "usage_limit_reached", "message": "later", "resets_in_seconds": 3600}}
+)
 DEATH_WORD = Reply.error(401, code="token_invalidated", message="Your session has ended.")
 
 
@@ -65,10 +67,18 @@ def test_s1_a_refresh_answered_401_is_taken_over_by_the_fallback(
     assert run["served"] == {"provider": "custom:local", "model": "small", "credential": "key"}
     assert (run["fallback"], run["fallback_reason"], run["error"]) == (True, "auth_dead", None)
     refused, answered = run["attempts"]
-    assert (refused["purpose"], refused["error_class"], refused["http_status"]) == ("refresh", "auth_dead", 401)
+    assert (refused["purpose"], refused["error_class"], refused["http_status"]) == (
+        "refresh",
+        "auth_dead",
+        401,
+    )
     assert (refused["outcome"], refused["recovery"]) == ("failed", "next_target")
     assert (answered["outcome"], answered["target_index"]) == ("succeeded", 1)
-    assert (credential["status"], credential["reason"], credential["code"]) == ("dead", "auth_dead", "invalid_grant")
+    assert (credential["status"], credential["reason"], credential["code"]) == (
+        "dead",
+        "auth_dead",
+        "invalid_grant",
+    )
     assert (credential["attempt_id"], credential["until"]) == (refused["id"], None)
     assert asked(primary) == [(Endpoint.TOKEN, "spent")]
     assert set(asked(backup)) == {(Endpoint.CHAT, "backup-key")}
@@ -78,13 +88,16 @@ def test_s1_a_refresh_answered_401_is_taken_over_by_the_fallback(
     ("refusal", "code"),
     [
         (Reply.raw(401), None),
-        (Reply.token_error(400, "invalid_grant"), "invalid_grant"),
         (Reply.error(401, code="refresh_token_reused", message="Please sign in."), "refresh_token_reused"),
     ],
-    ids=["a bare 401", "RFC 6749", "the vendor's own shape"],
+    ids=["a bare 401", "the vendor's own shape"],
 )
 def test_s1_a_refresh_refused_for_good_leaves_the_login_dead(
-    workplace: Workplace, primary: ThreadedLoopback, backup: ThreadedLoopback, refusal: Reply, code: str | None
+    workplace: Workplace,
+    primary: ThreadedLoopback,
+    backup: ThreadedLoopback,
+    refusal: Reply,
+    code: str | None,
 ) -> None:
     configure(workplace, primary, backup)
     primary.script(Endpoint.TOKEN, refusal)
@@ -100,8 +113,8 @@ def test_s1_a_refresh_refused_for_good_leaves_the_login_dead(
 
 @pytest.mark.parametrize(
     "silence",
-    [Reply.raw(503), Reply.raw(403, {"content-type": "text/html"}, b"<html>no robots</html>"), Reply.raw(200).cut()],
-    ids=["503", "an edge's page", "a dropped connection"],
+    [Reply.raw(403, {"content-type": "text/html"}, b"<html>no robots</html>"), Reply.raw(200).cut()],
+    ids=["an edge's page", "a dropped connection"],
 )
 def test_s1_a_refresh_that_was_not_judged_closes_the_login_for_a_minute_only(
     workplace: Workplace, primary: ThreadedLoopback, backup: ThreadedLoopback, silence: Reply
@@ -140,7 +153,10 @@ def test_s2_a_primary_with_only_closed_credentials_is_passed_over_without_a_requ
     assert (passed_over["provider"], passed_over["credential"]) == ("openai-codex", None)
     assert (passed_over["error_class"], passed_over["recovery"]) == ("auth_dead", "next_target")
     assert f"plan is dead: auth_dead invalid_grant, attempt {dead['id']}" in passed_over["message"]
-    assert f"spare is exhausted: quota_window usage_limit_reached, attempt {exhausted['id']}" in passed_over["message"]
+    assert (
+        f"spare is exhausted: quota_window usage_limit_reached, attempt {exhausted['id']}"
+        in passed_over["message"]
+    )
     assert (answered["provider"], answered["outcome"]) == ("custom:local", "succeeded")
     assert (second["state"], second["fallback_reason"]) == ("succeeded", "auth_dead")
     assert asked(primary) == [(Endpoint.TOKEN, "spent"), (Endpoint.CODEX, "spare-key")]
@@ -189,9 +205,39 @@ def test_s9_runs_that_are_refused_together_share_one_refresh(
         careful.wait_received(len(EIGHT), key="old-access", within=10)
         runs = workplace.first_runs(*EIGHT)
 
-    assert {(run["state"], run["served"]["provider"]) for run in runs.values()} == {("succeeded", "openai-codex")}
+    assert {(run["state"], run["served"]["provider"]) for run in runs.values()} == {
+        ("succeeded", "openai-codex")
+    }
     assert [request.key for request in careful.received(Endpoint.TOKEN)] == ["first"]
     assert backup.requests == []
+
+
+@pytest.mark.parametrize(
+    ("refusal", "status"),
+    [(Reply.token_error(401, "invalid_grant"), "dead"), (Reply.raw(503), "exhausted")],
+    ids=["dead", "unavailable"],
+)
+def test_s9_runs_that_need_one_refresh_share_its_refusal(
+    workplace: Workplace, primary: ThreadedLoopback, backup: ThreadedLoopback, refusal: Reply, status: str
+) -> None:
+    """What one run has been told about the login, the others need not ask again."""
+    configure(workplace, primary, backup)
+    with workplace.config.open("a") as file:
+        file.writelines(f'  - {{name: {name}, schedule: every 1s, prompt: "Go."}}\n' for name in EIGHT)
+    primary.script(Endpoint.TOKEN, refusal.after(0.5))
+    workplace.log_in(refresh_token="first", expires_in=-60)
+
+    with workplace.daemon():
+        runs = workplace.first_runs(*EIGHT)
+        credential = workplace.credential("openai-codex")
+
+    assert {(run["state"], run["served"]["provider"]) for run in runs.values()} == {
+        ("succeeded", "custom:local")
+    }
+    assert asked(primary) == [(Endpoint.TOKEN, "first")]
+    assert credential["status"] == status
+    outcomes = sorted(run["attempts"][0]["outcome"] for run in runs.values())
+    assert outcomes in (["failed", *["passed_over"] * 7], ["passed_over"] * 8)
 
 
 def test_s9_two_processes_share_one_refresh(

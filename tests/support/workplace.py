@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,9 +114,15 @@ class Workplace:
         assert result.code == 0, (words, result)
         return result.json()
 
-    def log_in(self, *, refresh_token: str, access_token: str = "opaque-access", expires_in: int | None = None) -> None:
+    def log_in(
+        self, *, refresh_token: str, access_token: str = "opaque-access", expires_in: int | None = None
+    ) -> None:
         """Give openai-codex a login through `auth import codex`; `expires_in` seconds, None for ever."""
-        token = access_token if expires_in is None else jwt({"exp": int(time.time()) + expires_in, "n": access_token})
+        token = (
+            access_token
+            if expires_in is None
+            else jwt({"exp": int(time.time()) + expires_in, "n": access_token})
+        )
         login = {
             "tokens": {
                 "id_token": jwt({"aud": ["client-of-the-tool"]}),
@@ -152,12 +159,16 @@ class Workplace:
                     process.kill()
                     process.wait(PATIENCE)
 
-    def finished_runs(self, number: int = 1, *, job: str | None = None, within: float = PATIENCE) -> list[Any]:
+    def finished_runs(
+        self, number: int = 1, *, job: str | None = None, within: float = PATIENCE
+    ) -> list[Any]:
         """Wait until that many runs have ended that were not skipped or missed; return them, oldest first."""
         words = ("run", "list", "--limit", "1000", *(("--job", job) if job else ()))
 
         def ended() -> list[Any] | None:
-            runs = [r for r in self.json(*words) if r["finished_at"] and r["state"] not in ("skipped", "missed")]
+            runs = [
+                r for r in self.json(*words) if r["finished_at"] and r["state"] not in ("skipped", "missed")
+            ]
             return list(reversed(runs)) if len(runs) >= number else None
 
         return eventually(ended, within=within)
@@ -177,7 +188,9 @@ class Workplace:
             return firsts if all(firsts.get(job, {}).get("finished_at") for job in jobs) else None
 
         firsts = eventually(ended, within=within)
-        return {job: self.shown(firsts[job]["id"]) for job in jobs}
+        with ThreadPoolExecutor(2) as two:
+            shown = two.map(lambda job: self.shown(firsts[job]["id"]), jobs)
+            return dict(zip(jobs, shown, strict=True))
 
     def shown(self, run_id: int) -> Any:
         """Return `run show --json` of a run."""

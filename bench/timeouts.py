@@ -1,0 +1,33 @@
+"""How long after its timeout a run ends, with 1,000 runs in flight at a provider that never answers."""
+
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from support import crowd
+from support.workplace import Workplace
+
+from jobs.providers.loopback_replies import Endpoint, Reply
+from jobs.providers.loopback_thread import ThreadedLoopback
+
+RUNS = 1000
+TIMEOUT = 5
+
+
+def main() -> None:
+    """Measure once and print the distribution."""
+    with tempfile.TemporaryDirectory() as directory, ThreadedLoopback() as provider:
+        workplace = Workplace(Path(directory))
+        provider.script(Endpoint.CHAT, Reply.text("never said").silent())
+        crowd.configure(workplace, provider.base_url, jobs=RUNS, at_once=RUNS, timeout=f"{TIMEOUT}s")
+        with workplace.daemon() as daemon:
+            crowd.wait_for_ends(workplace, RUNS)
+            memory = crowd.peak_memory(daemon) / 1024 / 1024
+        late = crowd.past_the_timeout(workplace, TIMEOUT)
+    print(f"{len(late)} runs past their timeout: {crowd.distribution(late)}; {memory:.0f} MB at most")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""Many at once: a bound that holds, a thousand runs in one process, and timeouts that are kept."""
+
+from support import crowd
+from support.workplace import Workplace, eventually
+
+from jobs.providers.loopback_replies import Endpoint, Reply
+from jobs.providers.loopback_thread import ThreadedLoopback
+
+MEGABYTE = 1024 * 1024
+
+
+def test_200_jobs_due_in_the_same_second_all_run_once_and_never_more_than_32_at_a_time(
+    workplace: Workplace, primary: ThreadedLoopback
+) -> None:
+    primary.script(Endpoint.CHAT, Reply.text("here").after(0.2))
+    crowd.configure(workplace, primary.base_url, jobs=200, at_once=32)
+
+    with workplace.daemon():
+        crowd.wait_for_ends(workplace, 200)
+
+    runs = workplace.rows("SELECT job, state FROM runs")
+    assert [run["state"] for run in runs] == ["succeeded"] * 200
+    assert len({run["job"] for run in runs}) == 200
+    assert len(primary.requests) == 200
+    assert crowd.most_in_flight(primary.requests, taking=0.2) <= 32
+
+
+def test_1000_runs_wait_for_a_slow_provider_at_once_in_under_200_megabytes(
+    workplace: Workplace, primary: ThreadedLoopback
+) -> None:
+    """Each answer takes 5 s or more; the earlier ones wait longer, so that all are in flight on any machine."""
+    waits = (12 - 7 * number / 999 for number in range(1000))
+    primary.script(Endpoint.CHAT, *(Reply.text("at last").after(wait) for wait in waits))
+    crowd.configure(workplace, primary.base_url, jobs=1000, at_once=1000)
+
+    with workplace.daemon() as daemon:
+        eventually(lambda: primary.in_flight == 1000)
+        crowd.wait_for_ends(workplace, 1000)
+        memory = crowd.peak_memory(daemon)
+
+    runs = workplace.rows("SELECT state, output FROM runs")
+    assert [(run["state"], run["output"]) for run in runs] == [("succeeded", "at last")] * 1000
+    assert len(primary.requests) == 1000
+    assert memory < 200 * MEGABYTE, f"{memory / MEGABYTE:.0f} MB"
+    print(f"1,000 runs in flight: {memory / MEGABYTE:.0f} MB at most")
+
+
+def test_runs_end_at_their_timeout_however_many_there_are(
+    workplace: Workplace, primary: ThreadedLoopback
+) -> None:
+    """Within 100 ms on an idle machine, as `make bench` shows; the bound here is for a busy one."""
+    primary.script(Endpoint.CHAT, Reply.text("never said").silent())
+    crowd.configure(workplace, primary.base_url, jobs=500, at_once=500, timeout="3s")
+
+    with workplace.daemon():
+        crowd.wait_for_ends(workplace, 500)
+
+    late = crowd.past_the_timeout(workplace, 3)
+    print(f"500 timeouts: {crowd.distribution(late)}")
+    assert len(late) == 500
+    assert 0 <= late[0]
+    assert late[-1] < 1

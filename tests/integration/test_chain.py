@@ -1,0 +1,282 @@
+"""The chain against providers on loopback: what is tried, in which order, and what is left behind."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from support.house import House, keyed, logged_in, open_house
+
+from jobs import clock
+from jobs.errors import ErrorClass
+from jobs.events import FellBack, TargetPassedOver
+from jobs.providers.call import ChainExhausted
+from jobs.providers.loopback import Loopback
+from jobs.providers.loopback_replies import Endpoint, Reply
+
+pytestmark = pytest.mark.anyio
+GOOD = Reply.text("fine")
+REFUSED = Reply.error(401, code="invalid_api_key")
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Loopback]:
+    """Yield a provider."""
+    async with Loopback() as server:
+        yield server
+
+
+@pytest.fixture
+async def house(tmp_path: Path, server: Loopback) -> AsyncIterator[House]:
+    """Yield a house with a provider of two keys, one of a single key, and one with a login."""
+    providers = {
+        "pair": keyed(server.base_url, "FIRST", "SECOND"),
+        "team": keyed(server.base_url, "MATE", "OTHER", group="team"),
+        "backup": keyed(f"{server.origin}/backup/v1", "BACKUP"),
+        "login": logged_in(server.base_url, server.token_url),
+        "nobody": keyed(server.base_url, "NOBODY"),
+    }
+    keys = ("FIRST", "SECOND", "MATE", "OTHER", "BACKUP")
+    async with open_house(tmp_path, providers, environ={key: f"key-{key}" for key in keys}) as house:
+        yield house
+
+
+def keys_of(server: Loopback) -> list[str]:
+    """Return the keys of the requests to models, in order, without what they all begin with."""
+    return [str(one.key).removeprefix("key-") for one in server.received(Endpoint.CHAT)]
+
+
+async def steps(house: House) -> list[tuple[str | None, str, str | None, str | None]]:
+    """Return credential, outcome, class and what was done next, of every attempt."""
+    rows = await house.attempts()
+    return [(row.credential, row.outcome, row.error_class, row.recovery) for row in rows]
+
+
+async def test_the_first_target_answers(house: House, server: Loopback) -> None:
+    """One request, one row, no fallback."""
+    answered = await house.complete(house.target("pair"), house.target("backup"))
+
+    assert answered.completion.text == "You said: What is new?"
+    assert answered.fallback_reason is None
+    assert await steps(house) == [("FIRST", "succeeded", None, None)]
+    assert keys_of(server) == ["FIRST"]
+
+
+async def test_a_refused_key_gives_way_to_the_next_one_and_is_marked(house: House, server: Loopback) -> None:
+    """Rotating keys within a target is no fallback."""
+    server.script(Endpoint.CHAT, REFUSED, key="key-FIRST")
+
+    answered = await house.complete(house.target("pair"), house.target("backup"))
+
+    assert answered.fallback_reason is None
+    assert await steps(house) == [
+        ("FIRST", "failed", "auth", "next_credential"),
+        ("SECOND", "succeeded", None, None),
+    ]
+    assert [(mark.provider, mark.credential) for mark in await house.marks()] == [("pair", "FIRST")]
+
+
+async def test_when_every_key_is_refused_the_next_target_answers(house: House, server: Loopback) -> None:
+    """The reason is the class for which the first target was left."""
+    for key in ("FIRST", "SECOND"):
+        server.script(Endpoint.CHAT, REFUSED, key=f"key-{key}")
+
+    answered = await house.complete(house.target("pair"), house.target("backup"))
+
+    assert answered.fallback_reason is ErrorClass.AUTH
+    assert answered.attempt.target_index == 1
+    assert [row[3] for row in await steps(house)] == ["next_credential", "next_target", None]
+    assert FellBack(None, "pair", "backup", ErrorClass.AUTH) in house.events
+
+
+async def test_closed_credentials_are_passed_over_without_a_request(house: House, server: Loopback) -> None:
+    """The row says why, in words, with the mark's class and code."""
+    server.script(Endpoint.CHAT, Reply.error(402, code="no_money"), key="key-FIRST")
+    server.script(Endpoint.CHAT, Reply.error(402, code="no_money"), key="key-SECOND")
+    await house.complete(house.target("pair"), house.target("backup"))
+
+    answered = await house.complete(house.target("pair"), house.target("backup"))
+
+    passed, sent = (await house.attempts())[-2:]
+    assert answered.fallback_reason is ErrorClass.QUOTA_BILLING
+    assert (passed.outcome, passed.error_class, passed.code) == ("passed_over", "quota_billing", "no_money")
+    assert "FIRST is exhausted: quota_billing no_money, attempt 1, closed until" in passed.message
+    assert (passed.credential, passed.recovery) == (None, "next_target")
+    assert sent.outcome == "succeeded"
+    assert keys_of(server) == ["FIRST", "SECOND", "BACKUP", "BACKUP"]
+    assert any(isinstance(event, TargetPassedOver) for event in house.events)
+
+
+async def test_a_group_shares_its_rate_limit(house: House, server: Loopback) -> None:
+    """No member of it is asked; the next target is."""
+    server.script(Endpoint.CHAT, Reply.error(429), key="key-MATE")
+
+    await house.complete(house.target("team"), house.target("backup"))
+
+    assert keys_of(server) == ["MATE", "BACKUP"]
+
+
+async def test_a_short_hint_is_waited_for_and_written_down(house: House, server: Loopback) -> None:
+    """`waited` and `wait_reason` stand on the attempt after the wait."""
+    server.script(Endpoint.CHAT, Reply.error(429, headers={"retry-after-ms": "200"}), GOOD)
+
+    await house.complete(house.target("backup"))
+
+    first, second = await house.attempts()
+    assert (first.recovery, first.waited) == ("retry", 0)
+    assert first.retry_after == pytest.approx(0.2, abs=0.05)
+    assert second.waited == pytest.approx(0.2, abs=0.05)
+    assert second.wait_reason == "the provider asked to wait"
+    assert await house.marks() == []
+
+
+async def test_a_long_hint_is_not_waited_for(house: House, server: Loopback) -> None:
+    """The key is closed until then, and the next one asked."""
+    server.script(Endpoint.CHAT, Reply.error(429, headers={"retry-after": "600"}), key="key-FIRST")
+
+    await house.complete(house.target("pair"))
+
+    (mark,) = await house.marks()
+    assert (mark.quota_group, mark.model, mark.until_source) == ("credential:FIRST", "m", "retry-after")
+    assert keys_of(server) == ["FIRST", "SECOND"]
+
+
+async def test_a_busy_server_is_asked_twice_more_with_the_same_key(house: House, server: Loopback) -> None:
+    """Backoff, no rotation; then the next target."""
+    server.script(Endpoint.CHAT, Reply.error(503), key="key-FIRST")
+
+    await house.complete(house.target("pair"), house.target("backup"))
+
+    rows = await house.attempts()
+    assert [row.credential for row in rows] == ["FIRST", "FIRST", "FIRST", "BACKUP"]
+    assert [row.recovery for row in rows] == ["retry", "retry", "next_target", None]
+    assert [row.wait_reason for row in rows] == [None, "backoff", "backoff", None]
+    assert 0.25 <= rows[1].waited <= 0.5 <= rows[2].waited <= 1
+    assert [(mark.scope, mark.base_url) for mark in await house.marks()] == [
+        ("endpoint_model", server.base_url)
+    ]
+
+
+@pytest.mark.parametrize("repeat_safe", [True, False])
+async def test_a_timeout_is_repeated_only_where_the_job_says_it_is_safe(
+    tmp_path: Path, server: Loopback, repeat_safe: bool
+) -> None:
+    """The lost request may have been paid."""
+    server.script(Endpoint.CHAT, GOOD.silent(), key="secret-of-SLOW")
+    providers = {"slow": keyed(server.base_url, "SLOW", timeout="1s"), "backup": keyed(server.base_url, "B")}
+    async with open_house(tmp_path, providers) as house:
+        answered = await house.complete(house.target("slow"), house.target("backup"), repeat_safe=repeat_safe)
+
+        assert answered.fallback_reason is ErrorClass.TIMEOUT
+        classes = [row.error_class for row in await house.attempts()]
+    assert classes == ["timeout"] * (1 + repeat_safe) + [None]
+
+
+async def test_three_failures_of_an_endpoint_in_a_row_close_it(house: House, server: Loopback) -> None:
+    """Not the key: nobody asks it for a while, whatever the model."""
+    server.script(Endpoint.CHAT, Reply.error(500), key="key-BACKUP")
+    with pytest.raises(ChainExhausted):
+        await house.complete(house.target("backup"))
+
+    with pytest.raises(ChainExhausted) as exhausted:
+        await house.complete(house.target("backup", "another model"))
+
+    assert exhausted.value.error_class is ErrorClass.SERVER_ERROR
+    assert [row.outcome for row in await house.attempts()] == ["failed"] * 3 + ["passed_over"]
+    assert [mark.scope for mark in await house.marks()] == ["endpoint"]
+
+
+async def test_a_request_that_is_wrong_goes_to_another_provider_only(house: House, server: Loopback) -> None:
+    """The same provider would say the same."""
+    server.script(Endpoint.CHAT, Reply.error(400, message="bad"), key="key-FIRST")
+
+    with pytest.raises(ChainExhausted):
+        await house.complete(house.target("pair"), house.target("pair", "other"), house.target("backup"))
+    await house.complete(house.target("pair"), house.target("backup"))
+
+    assert keys_of(server) == ["FIRST", "FIRST", "BACKUP"]
+
+
+async def test_a_long_prompt_is_no_reason_to_fall_back(house: House, server: Loopback) -> None:
+    """It is the job's to shorten."""
+    server.script(Endpoint.CHAT, Reply.error(400, code="context_length_exceeded"), key="key-FIRST")
+
+    with pytest.raises(ChainExhausted) as exhausted:
+        await house.complete(house.target("pair"), house.target("backup"))
+
+    assert exhausted.value.error_class is ErrorClass.CONTEXT_OVERFLOW
+    assert await steps(house) == [("FIRST", "failed", "context_overflow", "stop")]
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+async def test_moderation_falls_back_only_where_the_job_allows_it(
+    house: House, server: Loopback, allowed: bool
+) -> None:
+    """`fallback_on: content_filter`."""
+    server.script(Endpoint.CHAT, Reply.error(400, code="content_filter"), key="key-FIRST")
+    on = frozenset({ErrorClass.CONTENT_FILTER}) if allowed else frozenset()
+    chain = (house.target("pair"), house.target("backup"))
+
+    if allowed:
+        assert (await house.complete(*chain, fallback_on=on)).fallback_reason is ErrorClass.CONTENT_FILTER
+    else:
+        with pytest.raises(ChainExhausted):
+            await house.complete(*chain, fallback_on=on)
+
+
+async def test_a_primary_without_a_readable_key_stops_the_chain(house: House, server: Loopback) -> None:
+    """A configuration's mistake is never papered over."""
+    with pytest.raises(ChainExhausted) as exhausted:
+        await house.complete(house.target("nobody"), house.target("backup"))
+
+    assert exhausted.value.error_class is ErrorClass.CONFIG_ERROR
+    assert await steps(house) == [(None, "passed_over", "config_error", "stop")]
+    assert server.requests == []
+
+
+async def test_a_fallback_without_a_readable_key_is_passed_over(house: House, server: Loopback) -> None:
+    """The one after it answers."""
+    server.script(Endpoint.CHAT, REFUSED, key="key-FIRST")
+    server.script(Endpoint.CHAT, REFUSED, key="key-SECOND")
+
+    answered = await house.complete(house.target("pair"), house.target("nobody"), house.target("backup"))
+
+    assert answered.fallback_reason is ErrorClass.AUTH
+    assert [row[1] for row in await steps(house)] == ["failed", "failed", "passed_over", "succeeded"]
+
+
+async def test_a_401_on_a_login_is_refreshed_once_and_asked_again(house: House, server: Loopback) -> None:
+    """Same credential; if the new token is refused too, no further refresh."""
+    await house.log_in("login")
+    server.script(Endpoint.CHAT, REFUSED, key="access-0")
+    server.script(Endpoint.CHAT, REFUSED, key="access-2")
+
+    with pytest.raises(ChainExhausted):
+        await house.complete(house.target("login"))
+
+    assert await steps(house) == [
+        ("login", "failed", "auth", "refresh"),
+        ("login", "succeeded", None, None),
+        ("login", "failed", "auth", "stop"),
+    ]
+    assert [row.purpose for row in await house.attempts()] == ["main", "refresh", "main"]
+
+
+async def test_the_deadline_bounds_waits_and_requests(house: House, server: Loopback) -> None:
+    """No backoff is begun that would outlast it, and no request is sent after it."""
+    server.script(Endpoint.CHAT, Reply.error(503).after(0.15))
+    started = clock.monotonic()
+
+    with pytest.raises(ChainExhausted):
+        await house.complete(house.target("pair"), house.target("backup"), within=0.2)
+
+    assert clock.monotonic() - started < 0.5
+    assert keys_of(server)[:1] == ["FIRST"]
+
+
+async def test_a_chain_whose_time_is_up_sends_nothing(house: House, server: Loopback) -> None:
+    """Nor does it mark anything."""
+    with pytest.raises(ChainExhausted):
+        await house.complete(house.target("pair"), house.target("backup"), within=0)
+
+    assert server.requests == []
+    assert await house.marks() == []

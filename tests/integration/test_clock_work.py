@@ -1,0 +1,102 @@
+"""Waking up: at the instants that are waited for, again after a failure, and anew after APScheduler died."""
+
+import asyncio
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+import pytest
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+from jobs import clock
+from scheduler import clock_work
+from scheduler.clock_work import ClockWork
+
+pytestmark = pytest.mark.anyio
+
+
+class Looked:
+    """Remembers who was looked at, and answers with the next instants it was given."""
+
+    def __init__(self, *answers: Mapping[str, datetime | None] | Exception) -> None:
+        self.names: list[list[str]] = []
+        self.at: list[datetime] = []
+        self.happened = asyncio.Event()
+        self._answers = list(answers)
+
+    async def __call__(self, names: list[str]) -> Mapping[str, datetime | None]:
+        self.names.append(names)
+        self.at.append(clock.utcnow())
+        self.happened.set()
+        answer = self._answers.pop(0) if self._answers else {}
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def times(self, number: int) -> None:
+        async with asyncio.timeout(20):
+            while len(self.names) < number:
+                self.happened.clear()
+                await self.happened.wait()
+
+
+async def test_jobs_are_looked_at_when_they_are_due_and_not_before() -> None:
+    soon = clock.utcnow() + timedelta(milliseconds=300)
+    later = soon + timedelta(milliseconds=300)
+    look = Looked({"a": later, "b": None})
+    work = ClockWork(look)
+
+    work.start({"a": soon, "b": soon, "never": None})
+    await look.times(2)
+    work.stop()
+
+    assert [sorted(names) for names in look.names] == [["a", "b"], ["a"]]
+    assert look.at[0] >= soon
+    assert look.at[1] >= later
+
+
+async def test_an_instant_that_is_waited_for_can_be_asked() -> None:
+    soon = clock.utcnow() + timedelta(hours=1)
+    work = ClockWork(Looked())
+
+    work.start({"a": soon, "b": None})
+
+    assert work.next_instants() == {"a": soon}
+    assert work.fresh
+    work.stop()
+
+
+async def test_a_look_that_fails_is_repeated_with_the_same_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock_work, "RETRY_AFTER", timedelta(milliseconds=50))
+    look = Looked(RuntimeError("planted"), {})
+    work = ClockWork(look)
+
+    work.start({"a": clock.utcnow()})
+    await look.times(2)
+    work.stop()
+
+    assert look.names == [["a"], ["a"]]
+
+
+async def test_a_scheduler_that_died_is_noticed_and_started_anew() -> None:
+    look = Looked()
+    work = ClockWork(look)
+    work.start({"a": clock.utcnow() + timedelta(seconds=1)})
+    assert isinstance(work._scheduler, AsyncIOScheduler)
+    async with asyncio.timeout(20):
+        while work._scheduler._timer is None:
+            await asyncio.sleep(0)
+        work._scheduler._stop_timer()  # what an exception in its main loop comes to: nothing wakes it again
+        while not work.mend():
+            await asyncio.sleep(0.05)
+    await look.times(1)
+    work.stop()
+
+    assert look.names == [["a"]]
+
+
+async def test_nothing_is_mended_while_all_is_well() -> None:
+    work = ClockWork(Looked())
+    work.start({"a": clock.utcnow() + timedelta(hours=1)})
+
+    assert not work.mend()
+    work.stop()

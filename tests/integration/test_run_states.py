@@ -1,0 +1,280 @@
+"""The life of a run's row: the fence, final rows, the CHECKs, and what a dead process leaves behind."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, insert, select, update
+from sqlalchemy.exc import IntegrityError
+from support.ledger import MINUTE, NOW, SECOND, key_of, make_instance, target_of
+
+from jobs.attempt import AttemptOutcome, Purpose, Wait
+from jobs.errors import ErrorClass, FenceLost
+from jobs.run import ClaimedRun, Outcome, Reason, RunState, Served, Trigger
+from jobs.store import attempts, credentials, instances, runs
+from jobs.store import jobs as job_verbs
+from jobs.store.attempts import Place
+from jobs.store.instances import GONE_AFTER
+from jobs.store.runs import NewRun
+from jobs.store.tables import attempts as attempt_table
+from jobs.store.tables import instances as instance_table
+from jobs.store.tables import runs as table
+
+ANSWER = Outcome.succeeded("hello", served=Served("zai", "glm-5", "key"))
+ENDINGS = {
+    "succeeded": ANSWER,
+    "failed": Outcome.failed(ErrorClass.AUTH, "refused"),
+    "timed_out": Outcome.timed_out("no answer"),
+    "cancelled": Outcome.cancelled(Reason.OPERATOR),
+}
+
+
+@pytest.fixture
+def instance(db: Connection) -> int:
+    """Return this process's instance."""
+    return make_instance(db)
+
+
+def queue(db: Connection, instance: int, trigger: Trigger = Trigger.SCHEDULE) -> ClaimedRun:
+    """Return a queued run of the job `digest`."""
+    job_verbs.see(db, {"digest": "0 7 * * *"}, now=NOW)
+    if trigger in (Trigger.SCHEDULE, Trigger.CATCH_UP):
+        new = [NewRun("digest", NOW, trigger)]
+        (run,) = runs.claim(db, new, cursors=[], instance_id=instance, now=NOW).ours
+        return run
+    return runs.add(db, job="digest", trigger=trigger, instance_id=instance, now=NOW)
+
+
+def start(db: Connection, instance: int, trigger: Trigger = Trigger.SCHEDULE) -> ClaimedRun:
+    """Return a running run, with the number of its try."""
+    run = queue(db, instance, trigger)
+    number = runs.start(db, run, primary=target_of(), instance_id=instance, now=NOW)
+    return replace(run, tries=number)
+
+
+def send(db: Connection, run: ClaimedRun) -> int:
+    """Commit a request of the run as sent."""
+    credentials.ensure(db, key_of(), ("f1",), now=NOW)
+    place = Place(run.id, run.tries, Purpose.MAIN, 0)
+    return attempts.insert_sent(
+        db, place, target_of(), key_of(), base_url=target_of().base_url, wait=Wait(), now=NOW
+    )
+
+
+def row_of(db: Connection, run: ClaimedRun) -> Any:
+    """Return the run's row."""
+    return db.execute(select(table).where(table.c.id == run.id)).one()
+
+
+@pytest.mark.parametrize("outcome", ENDINGS.values(), ids=ENDINGS)
+def test_a_running_run_ends_as_its_outcome_says(db: Connection, instance: int, outcome: Outcome) -> None:
+    """One statement writes it all."""
+    run = start(db, instance)
+
+    runs.finish(db, run, outcome, now=NOW + SECOND)
+
+    row = row_of(db, run)
+    assert (row.state, row.reason, row.finished_at) == (outcome.state, outcome.reason, NOW + SECOND)
+    assert (row.error_class, row.error_message, row.output) == (
+        outcome.error_class,
+        outcome.message,
+        outcome.output,
+    )
+
+
+@pytest.mark.parametrize("tries", [0, 2])
+def test_the_end_of_another_try_is_refused_and_changes_nothing(
+    db: Connection, instance: int, tries: int
+) -> None:
+    """The number of the try is the fence."""
+    run = start(db, instance)
+    attempt_id = send(db, run)
+    before = row_of(db, run)
+
+    with pytest.raises(FenceLost), db.begin_nested():
+        runs.finish(db, replace(run, tries=tries), ENDINGS["failed"], now=NOW + SECOND)
+
+    assert row_of(db, run) == before
+    sent = db.execute(select(attempt_table.c.outcome).where(attempt_table.c.id == attempt_id)).scalar_one()
+    assert sent == AttemptOutcome.SENT
+
+
+@pytest.mark.parametrize("first", ENDINGS.values(), ids=ENDINGS)
+@pytest.mark.parametrize("second", ENDINGS.values(), ids=ENDINGS)
+def test_a_final_row_never_changes(db: Connection, instance: int, first: Outcome, second: Outcome) -> None:
+    """No verb touches it again."""
+    run = start(db, instance)
+    runs.finish(db, run, first, now=NOW + SECOND)
+    before = row_of(db, run)
+
+    for verb in (
+        lambda: runs.finish(db, run, second, now=NOW + MINUTE),
+        lambda: runs.start(db, run, primary=target_of(), instance_id=instance, now=NOW + MINUTE),
+        lambda: runs.keep_prompt(db, run, "another prompt"),
+    ):
+        with pytest.raises(FenceLost), db.begin_nested():
+            verb()
+    assert not runs.cancel_queued(db, run.id, Reason.OPERATOR, now=NOW + MINUTE)
+    assert runs.recover(db, instance_id=instance, now=NOW + MINUTE) == []
+
+    assert row_of(db, run) == before
+
+
+def test_a_queued_run_is_started_once(db: Connection, instance: int) -> None:
+    """The second worker loses."""
+    run = start(db, instance)
+
+    with pytest.raises(FenceLost):
+        runs.start(db, run, primary=target_of(), instance_id=instance, now=NOW)
+
+
+def test_a_run_that_failed_hears_no_more_of_what_it_sent(db: Connection, instance: int) -> None:
+    """A request without an answer may have been paid."""
+    run = start(db, instance)
+    send(db, run)
+
+    runs.finish(db, run, ENDINGS["timed_out"], now=NOW + SECOND)
+
+    assert db.execute(select(attempt_table.c.outcome)).scalar_one() == AttemptOutcome.UNKNOWN
+
+
+def test_failures_in_a_row_are_those_of_scheduled_runs(db: Connection, instance: int) -> None:
+    """A success ends the row; what somebody runs by hand counts for nothing."""
+
+    def failures() -> int:
+        return job_verbs.states(db)["digest"].consecutive_failures
+
+    runs.finish(db, start(db, instance), ENDINGS["failed"], now=NOW)
+    runs.finish(db, start(db, instance, Trigger.MANUAL), ENDINGS["failed"], now=NOW)
+    assert failures() == 1
+
+    (again,) = runs.claim(
+        db, [NewRun("digest", NOW + MINUTE, Trigger.SCHEDULE)], cursors=[], instance_id=instance, now=NOW
+    ).ours
+    number = runs.start(db, again, primary=target_of(), instance_id=instance, now=NOW)
+    runs.finish(db, replace(again, tries=number), ANSWER, now=NOW)
+    assert failures() == 0
+
+
+WRONG_ROWS: dict[str, dict[str, Any]] = {
+    "final_is_finished": {"state": "failed"},
+    "final_is_finished-2": {"state": "queued", "finished_at": NOW},
+    "running_is_started": {"state": "running", "tries": 1},
+    "running_is_started-2": {"state": "running", "started_at": NOW},
+    "succeeded_has_answer": {"state": "succeeded", "finished_at": NOW, "served_provider": "zai"},
+    "succeeded_has_answer-2": {
+        "state": "succeeded", "finished_at": NOW, "served_provider": "zai", "output": "",
+    },
+    "succeeded_has_answer-3": {"state": "succeeded", "finished_at": NOW, "output": "hello"},
+    "span_is_whole": {"state": "missed", "finished_at": NOW, "span_count": 2},
+    "span_is_whole-2": {"state": "missed", "finished_at": NOW, "span_first": NOW},
+    "span_never_ran": {"state": "failed", "finished_at": NOW, "span_first": NOW, "span_count": 2},
+    "state_known": {"state": "asleep"},
+    "trigger_known": {"state": "queued", "trigger": "whim"},
+    "error_class_known": {"state": "failed", "finished_at": NOW, "error_class": "bad_luck"},
+    "fallback_reason_known": {"state": "queued", "fallback_reason": "bad_luck"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("check", WRONG_ROWS)
+def test_an_illegal_state_cannot_be_written(db: Connection, check: str) -> None:
+    """The table's CHECKs say which states there are."""
+    usual = {"job": "digest", "scheduled_for": NOW, "trigger": "schedule", "created_at": NOW}
+
+    with pytest.raises(IntegrityError, match=check.partition("-")[0]), db.begin_nested():
+        db.execute(insert(table).values({**usual, **WRONG_ROWS[check]}))
+
+
+def of_a_dead_process(db: Connection) -> int:
+    """Return the instance of a process that has worked here and is gone."""
+    words = "import os; print(os.getpid(), open('/proc/self/stat').read().rpartition(')')[2].split()[19])"
+    said = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True).stdout
+    pid, ticks = said.split()
+    dead = make_instance(db)
+    boot = instances.process_start(1).partition(":")[0]
+    started = f"{boot}:{ticks}"
+    db.execute(
+        update(instance_table).where(instance_table.c.id == dead).values(pid=int(pid), pid_started=started)
+    )
+    return dead
+
+
+def test_what_a_dead_process_was_running_is_abandoned(db: Connection, instance: int) -> None:
+    """Its call may have been paid: it is not run again, and its request stays unknown."""
+    run = start(db, of_a_dead_process(db))
+    send(db, run)
+
+    assert runs.recover(db, instance_id=instance, now=NOW + SECOND) == []
+
+    row = row_of(db, run)
+    assert (row.state, row.reason, row.finished_at) == ("abandoned", "process_gone", NOW + SECOND)
+    assert db.execute(select(attempt_table.c.outcome)).scalar_one() == AttemptOutcome.UNKNOWN
+    assert job_verbs.states(db)["digest"].consecutive_failures == 1
+    with pytest.raises(FenceLost):
+        runs.finish(db, run, ANSWER, now=NOW + MINUTE)
+
+
+def test_what_a_dead_process_had_queued_is_taken_up(db: Connection, instance: int) -> None:
+    """It has not begun."""
+    run = queue(db, of_a_dead_process(db))
+
+    assert runs.recover(db, instance_id=instance, now=NOW) == [run]
+    assert row_of(db, run).instance_id == instance
+    assert runs.recover(db, instance_id=instance, now=NOW) == []
+
+
+@pytest.mark.parametrize("trigger", [Trigger.MANUAL, Trigger.ASK, Trigger.DRILL])
+def test_what_was_asked_for_by_hand_is_cancelled(db: Connection, instance: int, trigger: Trigger) -> None:
+    """Nobody waits for it any more."""
+    run = queue(db, of_a_dead_process(db), trigger)
+
+    assert runs.recover(db, instance_id=instance, now=NOW) == []
+
+    assert (row_of(db, run).state, row_of(db, run).reason) == ("cancelled", "process_gone")
+
+
+def test_a_living_process_keeps_its_runs(db: Connection, instance: int) -> None:
+    """However long it is silent: on this host its process id is asked."""
+    run = start(db, instance)
+    late = NOW + 10 * GONE_AFTER
+
+    assert runs.recover(db, instance_id=instance, now=late) == []
+
+    assert row_of(db, run).state == RunState.RUNNING
+
+
+def test_a_process_id_that_was_given_again_is_another_process(db: Connection, instance: int) -> None:
+    """The start time tells them apart."""
+    other = make_instance(db)
+    db.execute(update(instance_table).where(instance_table.c.id == other).values(pid_started="boot:1"))
+    run = start(db, other)
+
+    runs.recover(db, instance_id=instance, now=NOW)
+
+    assert row_of(db, run).state == RunState.ABANDONED
+
+
+@pytest.mark.parametrize(("silent", "state"), [(timedelta(0), "running"), (2 * GONE_AFTER, "abandoned")])
+def test_a_process_of_another_host_is_gone_when_it_is_silent(
+    db: Connection, instance: int, silent: timedelta, state: str
+) -> None:
+    """Nobody can ask there for its process id."""
+    other = make_instance(db)
+    db.execute(update(instance_table).where(instance_table.c.id == other).values(host="elsewhere", pid=1))
+    run = start(db, other)
+
+    runs.recover(db, instance_id=instance, now=NOW + silent)
+
+    assert row_of(db, run).state == state
+
+
+def test_a_process_that_stopped_is_gone(db: Connection, instance: int) -> None:
+    """It has said so."""
+    other = make_instance(db)
+    run = queue(db, other)
+    instances.stop(db, other, now=NOW)
+
+    assert runs.recover(db, instance_id=instance, now=NOW) == [run]
