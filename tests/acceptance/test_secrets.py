@@ -22,12 +22,11 @@ ANSWERS = {
     "shuts-out": echo(401).after(4),
 }
 COMMANDS = (
-    "check", "check --json", "config show", "config show --json", "status", "status --json",
-    "provider list", "provider list --json", "job list --json", "job show literal-quotes",
-    "auth list", "auth list --json", "auth why openai", "auth why codex --json", "auth why custom:literal",
-    "run list --limit 500", "run list --limit 500 --json", "run show 1", "run show 1 --json", "run show 3",
-    "-v job run openai-refuses", "-v job run by-systemd-breaks --json", "-v ask hello",
-    "-v ask hello --provider codex --model quotes", "-v job show no-such-job", "db current",
+    "check", "check --json", "config show", "config show --json", "status --json", "provider list",
+    "job list --json", "job show literal-quotes", "auth list", "auth list --json", "auth why openai",
+    "auth why codex --json", "run list --limit 500", "run list --limit 500 --json", "run show 1", "run show 3",
+    "-v job run openai-refuses", "-v job run by-systemd-breaks --json", "-v ask hello --provider codex --model quotes",
+    "-v job show no-such-job",
 )  # fmt: skip
 MISTAKES = """
 database: sqlite:///promptd.db
@@ -106,7 +105,7 @@ def test_a_key_pasted_where_a_reference_belongs_is_refused_without_being_repeate
 
 
 def test_a_traceback_shows_no_secret(workplace: Workplace) -> None:
-    """The database is a directory, and its address holds a password."""
+    """The database cannot be opened, and its address holds a password."""
     planted = Planted(workplace)
     password = planted.new("password")
     workplace.configure(

@@ -83,7 +83,7 @@ async def test_a_scheduler_that_died_is_noticed_and_started_anew() -> None:
     work.start({"a": clock.utcnow() + timedelta(seconds=1)})
     assert isinstance(work._scheduler, AsyncIOScheduler)
     async with asyncio.timeout(20):
-        while work._scheduler._timer is None:
+        while work._scheduler._timeout is None:
             await asyncio.sleep(0)
         work._scheduler._stop_timer()  # what an exception in its main loop comes to: nothing wakes it again
         while not work.mend():
