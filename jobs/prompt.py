@@ -17,6 +17,16 @@ from jobs.errors import TemplateError
 NAMES = frozenset({"job", "scheduled_for", "now", "vars"})
 LONGEST_PROMPT = 2_000_000
 _LARGEST_POWER = 64
+_FAULTS = (
+    JinjaError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    ArithmeticError,
+    LookupError,
+    RecursionError,
+    MemoryError,
+)  # what a template's own mistakes raise
 
 
 class _Environment(ImmutableSandboxedEnvironment):
@@ -78,6 +88,6 @@ def render(text: str, *, zone: ZoneInfo, names: Mapping[str, Any]) -> str:
             parts.append(part)
     except SecurityError as exc:
         raise TemplateError(f"not allowed in a template: {exc}") from exc
-    except (JinjaError, TypeError, ValueError, ArithmeticError, LookupError, OverflowError) as exc:
+    except _FAULTS as exc:
         raise TemplateError(f"{type(exc).__name__}: {exc}") from exc
     return "".join(parts)

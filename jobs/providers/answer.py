@@ -30,7 +30,7 @@ class Answer:
 
     `headers` has lower-case names. `body` is the whole body, already read within its limit; a
     streamed answer stands here as the final document that its events add up to. `left` is False when
-    the request surely never reached the server.
+    the request surely never reached the server; `detail` is what the transport said where no answer came.
     """
 
     status: int | None
@@ -39,6 +39,7 @@ class Answer:
     failure: TransportFailure | None = None
     origin: Origin = Origin.MODEL
     left: bool = True
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)

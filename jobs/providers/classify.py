@@ -78,7 +78,11 @@ def _no_answer(answer: Answer) -> Verdict:
     if answer.failure is None:
         return Verdict(ErrorClass.UNKNOWN, "*/no-answer")
     error_class, rule = _TRANSPORT[answer.failure]
-    return Verdict(ErrorClass.AUTH_UNAVAILABLE if answer.origin is Origin.TOKEN else error_class, rule)
+    return Verdict(
+        ErrorClass.AUTH_UNAVAILABLE if answer.origin is Origin.TOKEN else error_class,
+        rule,
+        message=" ".join(answer.detail.split())[:_MESSAGE_LENGTH],
+    )
 
 
 def _lack(body: Body, origin: Origin) -> tuple[str, Any] | None:

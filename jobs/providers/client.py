@@ -126,7 +126,7 @@ class Client:
         except APIStatusError as exc:
             return _answer(exc.response.status_code, exc.response.headers, exc.response.content)
         except (OpenAIError, httpx2.HTTPError, httpx2.InvalidURL, aiohttp.ClientError, OSError) as exc:
-            return _no_answer(exc)
+            return _no_answer(exc, timeout)
         if _is_event_stream(answer.headers):
             events = sse_events(answer.body.decode("utf-8", "replace"))
             return _answer(answer.status or 0, answer.headers, _as_json(mode.document_of(events)))
@@ -138,7 +138,7 @@ class Client:
             async with asyncio.timeout(timeout.total_seconds()):
                 response = await self._http.post(url, data=dict(form), headers={"Accept": "application/json"})
         except (httpx2.HTTPError, httpx2.InvalidURL, aiohttp.ClientError, OSError) as exc:
-            return _no_answer(exc, Origin.TOKEN)
+            return _no_answer(exc, timeout, Origin.TOKEN)
         return _answer(response.status_code, response.headers, response.content, Origin.TOKEN)
 
 
@@ -164,9 +164,17 @@ def _answer(status: int, headers: Mapping[str, str], body: bytes, origin: Origin
     return Answer(status, {name.lower(): value for name, value in headers.items()}, body, origin=origin)
 
 
-def _no_answer(error: BaseException, origin: Origin = Origin.MODEL) -> Answer:
-    never_connected = any(isinstance(cause, aiohttp.ClientConnectorError) for cause in _causes(error))
-    return Answer(None, failure=failure_of(error), origin=origin, left=not never_connected)
+def _no_answer(error: BaseException, timeout: timedelta, origin: Origin = Origin.MODEL) -> Answer:
+    causes = _causes(error)
+    failure = failure_of(error)
+    never_connected = any(isinstance(cause, aiohttp.ClientConnectorError) for cause in causes)
+    told = next((str(each) for each in causes if isinstance(each, aiohttp.ClientError) and str(each)), "")
+    detail = (
+        f"no answer within {timeout.total_seconds():.3g} s"
+        if failure is TransportFailure.TIMEOUT
+        else told or str(causes[-1]) or type(causes[-1]).__name__
+    )
+    return Answer(None, failure=failure, origin=origin, left=not never_connected, detail=detail)
 
 
 def _is_event_stream(headers: Mapping[str, str]) -> bool:

@@ -64,8 +64,10 @@ class SecretReader:
             if known and known[0] == version:
                 return known[1]
             if not stat.S_ISREG(found.st_mode) or found.st_size > LONGEST_SECRET:
-                raise SecretUnreadable(f"{path} is not a file of at most {LONGEST_SECRET} bytes")
+                raise SecretUnreadable(f"not a file of at most {LONGEST_SECRET} bytes")
             secret = self._taken(path.read_text("utf-8").strip())
+        except SecretUnreadable as exc:
+            raise SecretUnreadable(f"{path}: {exc}") from exc
         except OSError as exc:
             raise SecretUnreadable(f"cannot read {path}: {exc.strerror}") from exc
         except UnicodeDecodeError as exc:

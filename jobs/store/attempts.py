@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, func, insert, or_, select, update
 
 from jobs.attempt import Attempt, AttemptOutcome, Purpose, Step, Wait
 from jobs.credential import Credential
 from jobs.errors import ErrorClass
 from jobs.request import Usage
-from jobs.store.tables import attempts
+from jobs.store.tables import attempts, credentials
 from jobs.target import Target
 
 LONGEST_MESSAGE = 200
@@ -166,15 +166,24 @@ def settle_failed(connection: Connection, attempt: Attempt, failure: Failure, *,
 
 
 def failures_in_a_row(connection: Connection, attempt: Attempt, *, at_most: int) -> int:
-    """Count how many of the endpoint's newest settled requests failed in a way that is counted on it."""
+    """Count how many of the endpoint's newest settled requests failed in a way that is counted on it.
+
+    What was sent before an operator's reset of the provider does not count.
+    """
     if at_most <= 0:
         return 0
+    reset_at = (
+        select(func.max(credentials.c.reset_at))
+        .where(credentials.c.provider == attempt.target.provider)
+        .scalar_subquery()
+    )
     classes = connection.execute(
         select(attempts.c.error_class)
         .where(
             attempts.c.provider == attempt.target.provider,
             attempts.c.base_url == attempt.base_url,
             attempts.c.outcome.in_((AttemptOutcome.SUCCEEDED, AttemptOutcome.FAILED)),
+            or_(reset_at.is_(None), attempts.c.started_at > reset_at),
         )
         .order_by(attempts.c.id.desc())
         .limit(at_most)

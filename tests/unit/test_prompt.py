@@ -56,6 +56,8 @@ def test_a_syntax_error_says_its_line() -> None:
         "{% include 'other' %}",
         "{{ 1 / 0 }}",
         "{{ job.append(1) }}",
+        "{{ 5 | localtime }}",
+        "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}",
     ],
 )
 def test_what_a_template_may_not_do_ends_as_a_template_error(text: str) -> None:

@@ -50,7 +50,7 @@ def test_a_file_that_no_header_could_carry_is_unreadable(tmp_path: Path, content
     path = tmp_path / "key"
     path.write_bytes(content)
 
-    with pytest.raises(SecretUnreadable):
+    with pytest.raises(SecretUnreadable, match=str(path)):
         reader().read(SecretReference("file", str(path)))
 
 

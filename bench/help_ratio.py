@@ -1,0 +1,29 @@
+"""How long `promptd --help` takes, as a multiple of `python -c "import click"`; less than 3 is wanted."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+
+ROUNDS = 15
+PROMPTD = str(Path(sys.executable).with_name("promptd"))
+COMMANDS = {"--help": [PROMPTD, "--help"], "import click": [sys.executable, "-c", "import click"]}
+
+
+def seconds(command: list[str]) -> float:
+    """Run a command once and return how long it took."""
+    began = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    """Run both in turn, so that a busy moment meets both; print the ratio of their medians."""
+    rounds = [{name: seconds(command) for name, command in COMMANDS.items()} for _ in range(ROUNDS)]
+    ours, theirs = (median(each[name] for each in rounds) for name in COMMANDS)
+    print(f"--help {ours * 1000:.0f} ms, import click {theirs * 1000:.0f} ms: {ours / theirs:.2f} times as long")
+
+
+if __name__ == "__main__":
+    main()

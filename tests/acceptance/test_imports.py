@@ -1,0 +1,55 @@
+"""What is not needed is not imported: `--help` and `job next` stay quick because they load little."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from support.workplace import Workplace
+
+HEAVY = {"openai", "sqlalchemy.orm", "alembic", "aiohttp", "httpx2", "uvicorn", "starlette", "apscheduler"}
+HEAVIER = {"sqlalchemy", "pydantic", "yaml", "rich", "jinja2", "cryptography", "structlog"}
+LOADED_AFTER = """
+import json, sys
+from scheduler.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    print(json.dumps(sorted(sys.modules)))
+"""
+CONFIG = """
+model: openai/gpt-5.5
+jobs: [{name: digest, schedule: "0 7 * * *", prompt: "Summarise."}]
+"""
+
+
+def loaded_after(workplace: Workplace, *words: str) -> set[str]:
+    """Run a command in a process of its own and return the modules it had loaded at its end."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED_AFTER, "--config", str(workplace.config), *words],
+        cwd=workplace.directory,
+        env=workplace.environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("words", [["--help"], ["job", "--help"], ["--version"]])
+def test_help_loads_nothing_but_click(workplace: Workplace, words: list[str]) -> None:
+    assert loaded_after(workplace, *words) & (HEAVY | HEAVIER) == set()
+
+
+def test_job_next_loads_neither_the_sdk_nor_the_orm_nor_the_migrations(workplace: Workplace) -> None:
+    workplace.configure(CONFIG)
+
+    assert loaded_after(workplace, "job", "next", "--json") & HEAVY == set()
+
+
+def test_job_next_does_not_load_them_where_there_is_a_database_either(workplace: Workplace) -> None:
+    workplace.configure(CONFIG)
+    assert workplace.run("db", "upgrade").code == 0
+
+    assert loaded_after(workplace, "job", "next") & HEAVY == set()

@@ -1,0 +1,178 @@
+"""How a daemon stops and begins again: drained, hurried, killed; and what systemd is told of it."""
+
+import signal
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from support.workplace import PATIENCE, Workplace, eventually
+
+from jobs.providers.loopback_replies import Endpoint, Reply
+from jobs.providers.loopback_thread import ThreadedLoopback
+
+CONFIG = """
+model: {{provider: custom, base_url: "{url}", model: small, api_key: no-key-required}}
+limits: {{drain_timeout: {drain}, max_concurrent_runs: {at_once}}}
+jobs:
+"""
+ONCE = '  - {{name: {name}, schedule: "at {moment:%Y-%m-%dT%H:%M:%SZ}", prompt: "Take your time."}}\n'
+OFTEN = "  - {name: pulse, schedule: every 2s, prompt: Take your time.}\n"
+
+
+def configure(
+    workplace: Workplace, provider: ThreadedLoopback, *, drain: str = "5m", at_once: int = 4, jobs: str = OFTEN
+) -> None:
+    workplace.configure(CONFIG.format(url=provider.base_url, drain=drain, at_once=at_once) + jobs)
+
+
+def once(*names: str) -> str:
+    """Return jobs that are due together, soon, and then no more."""
+    moment = datetime.now(UTC) + timedelta(seconds=2)
+    return "".join(ONCE.format(name=name, moment=moment) for name in names)
+
+
+def ended(workplace: Workplace) -> list[tuple[str, str, str | None]]:
+    rows = workplace.rows("SELECT job, state, reason FROM runs ORDER BY id")
+    return [(row["job"], row["state"], row["reason"]) for row in rows]
+
+
+def outcomes(workplace: Workplace) -> list[str]:
+    return [row["outcome"] for row in workplace.rows("SELECT outcome FROM attempts ORDER BY id")]
+
+
+def test_sigterm_lets_running_work_end(workplace: Workplace, primary: ThreadedLoopback) -> None:
+    primary.script(Endpoint.CHAT, Reply.text("just in time").after(2))
+    configure(workplace, primary, jobs=once("slow"))
+
+    with workplace.daemon() as daemon:
+        primary.wait_received(1, within=PATIENCE)
+        code = daemon.stop()
+
+    assert code == 0
+    assert ended(workplace) == [("slow", "succeeded", None)]
+
+
+def test_work_that_outlasts_the_drain_timeout_is_cancelled_and_its_request_counts_as_unknown(
+    workplace: Workplace, primary: ThreadedLoopback
+) -> None:
+    primary.script(Endpoint.CHAT, Reply.text("never said").silent())
+    configure(workplace, primary, drain="1s", jobs=once("stuck"))
+
+    with workplace.daemon() as daemon:
+        primary.wait_received(1, within=PATIENCE)
+        code = daemon.stop()
+
+    assert code == 0
+    assert ended(workplace) == [("stuck", "cancelled", "shutdown")]
+    assert outcomes(workplace) == ["unknown"]
+
+
+def test_a_draining_daemon_is_not_ready_and_a_second_sigterm_ends_it_now(
+    workplace: Workplace, primary: ThreadedLoopback
+) -> None:
+    primary.script(Endpoint.CHAT, Reply.text("never said").silent())
+    configure(workplace, primary, drain="5m", jobs=once("stuck"))
+
+    with workplace.daemon() as daemon:
+        primary.wait_received(1, within=PATIENCE)
+        ready = daemon.get("/readyz")
+        daemon.signal(signal.SIGTERM)
+        draining = eventually(lambda: daemon.get("/readyz") if daemon.get("/readyz")[0] != 200 else None)
+        alive = daemon.get("/healthz")
+        code = daemon.stop()
+
+    assert ready[0] == 200
+    assert draining[0] == 503
+    assert '"not_draining":false' in draining[1]
+    assert alive[0] == 200
+    assert code == 0
+    assert ended(workplace) == [("stuck", "cancelled", "shutdown")]
+
+
+def test_a_run_left_queued_at_the_stop_is_taken_up_by_the_next_start(
+    workplace: Workplace, primary: ThreadedLoopback
+) -> None:
+    primary.script(Endpoint.CHAT, Reply.text("never said").silent(), Reply.text("here at last"))
+    configure(workplace, primary, drain="1s", at_once=1, jobs=once("first", "second"))
+
+    with workplace.daemon() as daemon:
+        primary.wait_received(1, within=PATIENCE)
+        daemon.stop()
+    left = ended(workplace)
+    with workplace.daemon():
+        workplace.finished_runs(2)
+
+    assert left == [("first", "cancelled", "shutdown"), ("second", "queued", None)]
+    assert ended(workplace) == [("first", "cancelled", "shutdown"), ("second", "succeeded", None)]
+    assert len(primary.requests) == 2
+
+
+def test_after_a_kill_the_interrupted_run_is_abandoned_and_the_next_instant_runs(
+    workplace: Workplace, primary: ThreadedLoopback
+) -> None:
+    primary.script(Endpoint.CHAT, Reply.text("never said").silent(), Reply.text("good again"))
+    configure(workplace, primary, jobs=OFTEN)
+
+    with workplace.daemon() as daemon:
+        primary.wait_received(1, within=PATIENCE)
+        daemon.signal(signal.SIGKILL)
+        code = daemon.process.wait(PATIENCE)
+    left = ended(workplace)[0]
+    with workplace.daemon():
+        interrupted, following = workplace.finished_runs(2)[:2]
+
+    assert code == -signal.SIGKILL
+    assert left == ("pulse", "running", None)
+    assert (interrupted["state"], interrupted["reason"]) == ("abandoned", "process_gone")
+    assert following["state"] == "succeeded"
+    assert following["scheduled_for"] > interrupted["scheduled_for"]
+    assert outcomes(workplace)[:2] == ["unknown", "succeeded"]
+
+
+@contextmanager
+def listening(workplace: Workplace) -> Iterator[socket.socket]:
+    """Stand where systemd listens (sd_notify(3))."""
+    address = str(workplace.directory / "notify")
+    workplace.environ["NOTIFY_SOCKET"] = address
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.bind(address)
+        notify.settimeout(PATIENCE)
+        yield notify
+
+
+def test_systemd_is_told_ready_once_the_first_plan_is_made_and_stopping_as_it_drains(
+    workplace: Workplace, primary: ThreadedLoopback
+) -> None:
+    """The first plan decides what fell due while no daemon was up: it stands in the ledger by then."""
+    configure(workplace, primary, jobs=OFTEN)
+    with workplace.daemon() as daemon:
+        workplace.finished_runs(1)
+        daemon.stop()
+    seen = len(ended(workplace))
+    eventually(lambda: _instants_since_the_last(workplace) >= 2)
+
+    with listening(workplace) as notify, ThreadPoolExecutor(1) as listener:
+        first = listener.submit(lambda: (notify.recv(4096), workplace.rows("SELECT id, trigger FROM runs")))
+        with workplace.daemon() as daemon:
+            said, rows = first.result(PATIENCE)
+            daemon.stop()
+        last = _until(notify, b"STOPPING=1")
+
+    assert b"READY=1" in said.splitlines()
+    assert [row["trigger"] for row in rows[seen:]].count("catch_up") >= 1
+    assert b"STOPPING=1" in last.splitlines()
+
+
+def _instants_since_the_last(workplace: Workplace) -> int:
+    newest: Any = workplace.rows("SELECT max(scheduled_for) AS at FROM runs")[0]["at"]
+    return int((datetime.now(UTC) - datetime.fromisoformat(newest).replace(tzinfo=UTC)).total_seconds() // 2)
+
+
+def _until(notify: socket.socket, wanted: bytes) -> bytes:
+    """Read what was sent until one message says what is wanted."""
+    while wanted not in (said := notify.recv(4096)):
+        pass
+    return said

@@ -1,0 +1,89 @@
+"""LiteLLM's proxy: an OpenAI-compatible server that nobody here wrote, in an environment of its own."""
+
+import os
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from support.workplace import PATIENCE, eventually
+
+REQUIREMENT = "litellm[proxy]==1.106.2"
+ENVIRONMENT = Path(sys.prefix) / "foreign"
+INSTALL_TIMEOUT = 600
+KEY = "sk-the-key-of-this-house"
+ANSWER = "Said by a server that nobody here wrote."
+CONFIG = """
+model_list:
+  - {{model_name: good, litellm_params: {{model: openai/mock, api_key: none, mock_response: "{answer}"}}}}
+  - model_name: limited
+    litellm_params: {{model: openai/mock, api_key: none, mock_response: litellm.RateLimitError}}
+  - {{model_name: revoked, litellm_params: {{model: openai/any, api_key: sk-revoked, api_base: "{upstream}"}}}}
+general_settings: {{master_key: {key}}}
+router_settings: {{num_retries: 0}}
+"""
+
+
+class NotInstalled(Exception):
+    """The server could not be had; the text is what pip said."""
+
+
+def install() -> Path:
+    """Return the environment with the server in it, made once and kept; raises NotInstalled."""
+    done = ENVIRONMENT / f"has-{REQUIREMENT.rpartition('=')[2]}"
+    if done.exists():
+        return ENVIRONMENT
+    python = str(ENVIRONMENT / "bin" / "python")
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", REQUIREMENT]
+    for command in ([sys.executable, "-m", "venv", str(ENVIRONMENT)], pip):
+        try:
+            made = subprocess.run(
+                command, capture_output=True, text=True, timeout=INSTALL_TIMEOUT, check=False
+            )
+        except subprocess.TimeoutExpired as exc:
+            raise NotInstalled(f"pip has not ended within {INSTALL_TIMEOUT} s") from exc
+        if made.returncode != 0:
+            raise NotInstalled((made.stderr.strip().splitlines() or ["pip says nothing"])[-1])
+    done.touch()
+    return ENVIRONMENT
+
+
+@contextmanager
+def serving(directory: Path, *, upstream: str) -> Iterator[str]:
+    """Run the server and give its base URL; its model `revoked` is asked of `upstream`."""
+    environment, port = install(), _free_port()
+    config = directory / "litellm.yaml"
+    config.write_text(CONFIG.format(answer=ANSWER, upstream=upstream, key=KEY))
+    command = [environment / "bin" / "litellm", "--config", config, "--host", "127.0.0.1", "--port", str(port)]
+    variables = {"PATH": os.environ["PATH"], "HOME": str(directory), "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    with (directory / "litellm.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=directory, env=variables, stdout=log, stderr=log)
+    try:
+        eventually(lambda: _is_up(process, port), within=4 * PATIENCE)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        process.terminate()
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(PATIENCE)
+
+
+def _free_port() -> int:
+    with socket.socket() as chosen:
+        chosen.bind(("127.0.0.1", 0))
+        port: int = chosen.getsockname()[1]
+    return port
+
+
+def _is_up(process: "subprocess.Popen[bytes]", port: int) -> bool:
+    assert process.poll() is None, f"the server ended with {process.returncode}"
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/liveliness", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
