@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: help demo test check format lint types imports migrations wheel clean install
+.PHONY: help demo test bench check format lint types imports migrations wheel clean install
 
 help: ## say what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -37,6 +37,10 @@ types: $(STAMP)
 
 imports: $(STAMP) ## does everybody import only what lies below?
 	$(BIN)/lint-imports
+
+bench: $(STAMP) ## print the figures that no test asserts: start-up, memory, timeouts
+	@$(BIN)/python bench/help_ratio.py
+	@$(BIN)/python bench/timeouts.py
 
 migrations: $(STAMP) ## do the migrations lead to the tables of the code?
 	$(BIN)/python -m pytest --quiet tests/integration/test_migrations.py

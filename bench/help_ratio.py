@@ -22,7 +22,8 @@ def main() -> None:
     """Run both in turn, so that a busy moment meets both; print the ratio of their medians."""
     rounds = [{name: seconds(command) for name, command in COMMANDS.items()} for _ in range(ROUNDS)]
     ours, theirs = (median(each[name] for each in rounds) for name in COMMANDS)
-    print(f"--help {ours * 1000:.0f} ms, import click {theirs * 1000:.0f} ms: {ours / theirs:.2f} times as long")
+    ratio = ours / theirs
+    print(f"--help {ours * 1000:.0f} ms, import click {theirs * 1000:.0f} ms: {ratio:.2f} times as long")
 
 
 if __name__ == "__main__":

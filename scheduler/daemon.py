@@ -222,6 +222,8 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
+        no_reload = "this version does not reload: restart it to apply a new configuration"
+        loop.add_signal_handler(signal.SIGHUP, logger.warning, no_reload)
 
 
 def _nobody(_daemon: Daemon, _events: Events) -> None:

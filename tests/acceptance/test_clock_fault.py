@@ -2,6 +2,7 @@
 
 import sys
 from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 from support import faulty_daemon
@@ -32,8 +33,6 @@ def test_a_scheduling_loop_that_has_ended_is_started_anew_and_every_instant_runs
     assert log.count("the scheduling loop has ended; it is started anew") == 1
     assert health
     assert [run["state"] for run in runs] == ["succeeded"] * 3
-    assert [later - earlier for earlier, later in zip(instants, instants[1:], strict=False)] == [
-        timedelta(seconds=4)
-    ] * 2
+    assert [later - earlier for earlier, later in pairwise(instants)] == [timedelta(seconds=4)] * 2
     first_late = datetime.fromisoformat(runs[0]["started_at"]) - instants[0]
     assert timedelta(seconds=2) < first_late, "the first instant fell into the fault"

@@ -55,7 +55,8 @@ def test_its_429_closes_one_model_and_the_next_target_answers(workplace: Workpla
         run = workplace.shown(workplace.finished_runs()[0]["id"])
         marks = [row for row in workplace.json("auth", "list") if row["scope"] != "credential"]
 
-    assert (run["state"], run["output"], run["fallback_reason"]) == ("succeeded", foreign.ANSWER, "rate_limit")
+    assert (run["state"], run["fallback_reason"]) == ("succeeded", "rate_limit")
+    assert run["output"] == foreign.ANSWER
     assert {(a["error_class"], a["http_status"]) for a in run["attempts"][:-1]} == {("rate_limit", 429)}
     assert [(mark["model"], mark["status"], mark["reason"]) for mark in marks] == [
         ("limited", "exhausted", "rate_limit")
@@ -71,7 +72,8 @@ def test_its_401_closes_the_credential_and_another_provider_answers(
         run = workplace.shown(workplace.finished_runs()[0]["id"])
         refused, good = workplace.credential("other-door"), workplace.credential("house")
 
-    assert (run["state"], run["output"], run["fallback_reason"]) == ("succeeded", foreign.ANSWER, "auth")
+    assert (run["state"], run["fallback_reason"]) == ("succeeded", "auth")
+    assert run["output"] == foreign.ANSWER
     assert (run["attempts"][0]["error_class"], run["attempts"][0]["http_status"]) == ("auth", 401)
     assert (refused["status"], refused["reason"]) == ("exhausted", "auth")
     assert refused["attempt_id"] == run["attempts"][0]["id"]

@@ -24,9 +24,9 @@ ANSWERS = {
 COMMANDS = (
     "check", "check --json", "config show", "config show --json", "status --json", "provider list",
     "job list --json", "job show literal-quotes", "auth list", "auth list --json", "auth why openai",
-    "auth why codex --json", "run list --limit 500", "run list --limit 500 --json", "run show 1", "run show 3",
-    "-v job run openai-refuses", "-v job run by-systemd-breaks --json", "-v ask hello --provider codex --model quotes",
-    "-v job show no-such-job",
+    "auth why codex --json", "run list --limit 500", "run list --limit 500 --json", "run show 1",
+    "run show 3", "-v job run openai-refuses", "-v job run by-systemd-breaks --json",
+    "-v ask hello --provider codex --model quotes", "-v job show no-such-job",
 )  # fmt: skip
 MISTAKES = """
 database: sqlite:///promptd.db
@@ -57,7 +57,8 @@ def outputs(workplace: Workplace) -> dict[str, str]:
 
 def scripted(provider: ThreadedLoopback, planted: Planted) -> None:
     """A first refresh is granted for 2 s, and later ones are refused with the token quoted."""
-    granted = {name: planted.new(f"refreshed-{name}") for name in ("access_token", "refresh_token", "id_token")}
+    tokens = ("access_token", "refresh_token", "id_token")
+    granted = {name: planted.new(f"refreshed-{name}") for name in tokens}
     provider.script(Endpoint.TOKEN, Reply.tokens(**granted, expires_in=2), echo(400))
     for model, reply in ANSWERS.items():
         provider.script(Endpoint.CHAT, reply, model=model)

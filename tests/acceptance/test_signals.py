@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from support.workplace import PATIENCE, Workplace, eventually
+from support.workplace import PATIENCE, DaemonProcess, Workplace, eventually
 
 from jobs.providers.loopback_replies import Endpoint, Reply
 from jobs.providers.loopback_thread import ThreadedLoopback
@@ -23,7 +23,7 @@ OFTEN = "  - {name: pulse, schedule: every 2s, prompt: Take your time.}\n"
 
 
 def configure(
-    workplace: Workplace, provider: ThreadedLoopback, *, drain: str = "5m", at_once: int = 4, jobs: str = OFTEN
+    workplace: Workplace, provider: ThreadedLoopback, *, jobs: str, drain: str = "5m", at_once: int = 4
 ) -> None:
     workplace.configure(CONFIG.format(url=provider.base_url, drain=drain, at_once=at_once) + jobs)
 
@@ -80,7 +80,7 @@ def test_a_draining_daemon_is_not_ready_and_a_second_sigterm_ends_it_now(
         primary.wait_received(1, within=PATIENCE)
         ready = daemon.get("/readyz")
         daemon.signal(signal.SIGTERM)
-        draining = eventually(lambda: daemon.get("/readyz") if daemon.get("/readyz")[0] != 200 else None)
+        draining = eventually(lambda: _unless_ready(daemon))
         alive = daemon.get("/healthz")
         code = daemon.stop()
 
@@ -164,6 +164,11 @@ def test_systemd_is_told_ready_once_the_first_plan_is_made_and_stopping_as_it_dr
     assert b"READY=1" in said.splitlines()
     assert [row["trigger"] for row in rows[seen:]].count("catch_up") >= 1
     assert b"STOPPING=1" in last.splitlines()
+
+
+def _unless_ready(daemon: DaemonProcess) -> tuple[int, str] | None:
+    answer = daemon.get("/readyz")
+    return None if answer[0] == 200 else answer
 
 
 def _instants_since_the_last(workplace: Workplace) -> int:

@@ -123,8 +123,8 @@ async def test_a_short_hint_is_waited_for_and_written_down(house: House, server:
 
     first, second = await house.attempts()
     assert (first.recovery, first.waited) == ("retry", 0)
-    assert first.retry_after == pytest.approx(0.2, abs=0.05)
-    assert second.waited == pytest.approx(0.2, abs=0.05)
+    assert first.retry_after == pytest.approx(0.2, abs=0.15)
+    assert second.waited == pytest.approx(0.2, abs=0.15)
     assert second.wait_reason == "the provider asked to wait"
     assert await house.marks() == []
 
@@ -269,7 +269,7 @@ async def test_the_deadline_bounds_waits_and_requests(house: House, server: Loop
     with pytest.raises(ChainExhausted):
         await house.complete(house.target("pair"), house.target("backup"), within=0.2)
 
-    assert clock.monotonic() - started < 0.5
+    assert clock.monotonic() - started < 1
     assert keys_of(server)[:1] == ["FIRST"]
 
 

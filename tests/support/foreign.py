@@ -21,7 +21,7 @@ model_list:
   - {{model_name: good, litellm_params: {{model: openai/mock, api_key: none, mock_response: "{answer}"}}}}
   - model_name: limited
     litellm_params: {{model: openai/mock, api_key: none, mock_response: litellm.RateLimitError}}
-  - {{model_name: revoked, litellm_params: {{model: openai/any, api_key: sk-revoked, api_base: "{upstream}"}}}}
+  - {{model_name: revoked, litellm_params: {{model: openai/any, api_key: sk-revoked, api_base: {upstream}}}}}
 general_settings: {{master_key: {key}}}
 router_settings: {{num_retries: 0}}
 """
@@ -57,7 +57,8 @@ def serving(directory: Path, *, upstream: str) -> Iterator[str]:
     environment, port = install(), _free_port()
     config = directory / "litellm.yaml"
     config.write_text(CONFIG.format(answer=ANSWER, upstream=upstream, key=KEY))
-    command = [environment / "bin" / "litellm", "--config", config, "--host", "127.0.0.1", "--port", str(port)]
+    litellm = environment / "bin" / "litellm"
+    command = [litellm, "--config", config, "--host", "127.0.0.1", "--port", str(port)]
     variables = {"PATH": os.environ["PATH"], "HOME": str(directory), "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     with (directory / "litellm.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=directory, env=variables, stdout=log, stderr=log)

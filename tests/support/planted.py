@@ -26,13 +26,14 @@ providers:
     credentials: [{{label: plan, oauth: {{token_url: "{url}/oauth/token"}}}}]
 jobs:
 """
+INLINE = "{{provider: custom, base_url: '{url}/v1', model: {model}, "
 TARGETS = {
     "openai": "openai/{model}",
     "by-variable": "by-variable/{model}",
     "by-file": "by-file/{model}",
     "by-systemd": "by-systemd/{model}",
-    "literal": "{{provider: custom, name: literal, base_url: '{url}/v1', model: {model}, api_key: {literal}}}",
-    "named": "{{provider: custom, name: named, base_url: '{url}/v1', model: {model}, api_key_env: NAMED_KEY}}",
+    "literal": INLINE + "name: literal, api_key: {literal}}}",
+    "named": INLINE + "name: named, api_key_env: NAMED_KEY}}",
     "codex": "openai-codex/{model}",
 }
 JOB = '  - {{name: {name}, schedule: "at {moment}", model: {target}, prompt: "What is my key?"}}\n'

@@ -55,7 +55,7 @@ def test_a_file_that_no_header_could_carry_is_unreadable(tmp_path: Path, content
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SecretUnreadable, match="cannot read .*/gone: No such file"):
+    with pytest.raises(SecretUnreadable, match=r"cannot read .*/gone: No such file"):
         reader().read(SecretReference("file", str(tmp_path / "gone")))
 
 
