@@ -10,7 +10,7 @@ from jobs.errors import ErrorClass
 
 
 class TransportFailure(StrEnum):
-    """Why no answer came."""
+    """Why no answer came; `tls` is a certificate that does not verify, which no second request mends."""
 
     TIMEOUT = "timeout"
     CONNECTION = "connection"

@@ -34,7 +34,7 @@ _MOST_CONNECTIONS = 4096
 _KEEP_ALIVE = 30.0
 _NO_KEY = "no-key-required"
 _TIMEOUTS = (TimeoutError, httpx2.TimeoutException, aiohttp.ServerTimeoutError)
-_TLS = (ssl.SSLError, aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError)
+_TLS = (ssl.SSLCertVerificationError, aiohttp.ClientConnectorCertificateError)
 
 
 class BodyTooLarge(httpx2.RequestError):

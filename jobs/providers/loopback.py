@@ -215,8 +215,8 @@ class Loopback:
         self, host: str = "127.0.0.1", port: int = 0, *, single_use: bool = False,
         revoke_on_reuse: bool = False, keep: int | None = None,
     ) -> None:  # fmt: skip
-        if not IPv4Address(host).is_loopback:
-            raise ValueError(f"{host} is not loopback: give 127.0.0.1")
+        if not host.startswith("127.") or not IPv4Address(host).is_loopback:
+            raise ValueError(f"{host!r} is not loopback: give 127.0.0.1")
         self.host, self.port = host, port
         self._desk = _TokenDesk(single_use=single_use, revoke_on_reuse=revoke_on_reuse)
         self._requests: deque[Received] = deque(maxlen=keep)

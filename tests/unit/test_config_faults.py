@@ -136,7 +136,7 @@ def test_six_mistakes_are_six_faults(tmp_path: Path) -> None:
         (
             "providers: {zai: {errors: [{text: 'a{99999999999999}', class: auth}]}}\n",
             1,
-            "providers",
+            "providers.zai.errors[0].text",
             "regular expression",
         ),
         ('state_dir: "a\\0b"\n', 1, "state_dir", "NUL"),
