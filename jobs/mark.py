@@ -1,5 +1,6 @@
 """Marks: what a failed attempt closes, for how long, and how that is judged when it is read."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -109,14 +110,15 @@ class Mark:
         return self.provider == credential.provider and named and self.model is None
 
     def closed_until(
-        self, now: datetime, *, fingerprint: str | None, only_credential: bool
+        self, now: datetime, *, fingerprints: Collection[str], only_credential: bool
     ) -> datetime | None:
         """Return when it opens (FOR_EVER when no time is known), or None when it is open now.
 
-        A mark made for another secret than today's is not there. Where the provider has one credential
-        only, default times are cut to a minute: there is nobody to take over meanwhile.
+        A mark made for another secret than today's is not there; `fingerprints` are those of today's, under
+        every key, and empty where nobody knows them. Where the provider has one credential only, default
+        times are cut to a minute: there is nobody to take over meanwhile.
         """
-        if self.fingerprint is not None and fingerprint is not None and self.fingerprint != fingerprint:
+        if self.fingerprint is not None and fingerprints and self.fingerprint not in fingerprints:
             return None
         if self.until is None:
             return FOR_EVER

@@ -87,7 +87,7 @@ def _status(
         (until, mark)
         for mark in marks
         if mark.closes(each.credential)
-        and (until := mark.closed_until(now, fingerprint=each.fingerprint, only_credential=only_credential))
+        and (until := mark.closed_until(now, fingerprints=each.fingerprints, only_credential=only_credential))
     ]
     until, mark = max(closed, key=lambda pair: pair[0], default=(None, None))
     return mark.status if mark else Status.OK, None if until == FOR_EVER else until

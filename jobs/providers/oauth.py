@@ -210,7 +210,7 @@ def _was_refused(connection: Connection, readable: Readable, *, now: datetime) -
     return any(
         mark.credential == readable.credential.label
         and mark.error_class in _OF_A_REFRESH
-        and mark.closed_until(now, fingerprint=readable.fingerprint, only_credential=False)
+        and mark.closed_until(now, fingerprints=readable.fingerprints, only_credential=False)
         for mark in credentials.marks_of(connection, readable.credential.provider)
     )
 

@@ -59,7 +59,7 @@ def closure(
         )
         and (
             until := mark.closed_until(
-                now, fingerprint=candidate.fingerprint, only_credential=only_credential
+                now, fingerprints=candidate.fingerprints, only_credential=only_credential
             )
         )
     ]

@@ -83,26 +83,19 @@ def live_until(mark: Mark, opened: Sequence[Readable | Unreadable], known: Known
         return None
     return mark.closed_until(
         known.now,
-        fingerprint=_compared(mark, own, known) if own else None,
+        fingerprints=_fingerprints(own, known) if own else (),
         only_credential=len(opened) == 1,
     )
 
 
-def _compared(mark: Mark, own: Readable | Unreadable, known: Known) -> str | None:
-    """Return the fingerprint that a mark is compared with; a key that is being rotated out still counts."""
-    if isinstance(own, Readable) and mark.fingerprint in own.fingerprints:
-        return mark.fingerprint
-    return _fingerprint(own, known)
-
-
-def _fingerprint(opened: Readable | Unreadable, known: Known) -> str | None:
-    """Return today's fingerprint; where it cannot be made here, the one that was last seen."""
+def _fingerprints(opened: Readable | Unreadable, known: Known) -> tuple[str, ...]:
+    """Return today's fingerprints; where they cannot be made here, the one that was last seen."""
     credential = opened.credential
     keyed = credential.kind is CredentialKind.KEY
     if isinstance(opened, Readable) and (not keyed or known.look.fingerprints_count):
-        return opened.fingerprint
+        return opened.fingerprints
     stored = known.rows.get((credential.provider, credential.label), {}).get("fingerprint")
-    return str(stored) if stored else None
+    return (str(stored),) if stored else ()
 
 
 def _of_provider(
@@ -139,7 +132,7 @@ def _credential(
         credential.source,
         Scope.CREDENTIAL,
         status,
-        fingerprint=None if nothing_to_print else _fingerprint(opened, known),
+        fingerprint=None if nothing_to_print else next(iter(_fingerprints(opened, known)), None),
         mark=mark,
         until=_time(until),
         last_used_at=known.last_used.get(key),

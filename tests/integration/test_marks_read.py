@@ -130,7 +130,7 @@ def test_an_invalid_credential_has_no_known_opening(db: Connection) -> None:
     mark = refuse(db, ErrorClass.AUTH_DEAD)
 
     assert mark is not None
-    assert mark.closed_until(NOW, fingerprint="f1", only_credential=True) == FOR_EVER
+    assert mark.closed_until(NOW, fingerprints=("f1",), only_credential=True) == FOR_EVER
 
 
 # Rule 6: what is stored of an answer.
