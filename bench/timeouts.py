@@ -23,9 +23,9 @@ def main() -> None:
         provider.script(Endpoint.CHAT, Reply.text("never said").silent())
         crowd.configure(workplace, provider.base_url, jobs=RUNS, at_once=RUNS, timeout=f"{TIMEOUT}s")
         with workplace.daemon() as daemon:
-            crowd.wait_for_ends(workplace, RUNS)
+            runs = crowd.first_runs(workplace, RUNS)
             memory = crowd.peak_memory(daemon) / 1024 / 1024
-        late = crowd.past_the_timeout(workplace, TIMEOUT)
+        late = crowd.past_the_timeout(runs, TIMEOUT)
     print(f"{len(late)} runs past their timeout: {crowd.distribution(late)}; {memory:.0f} MB at most")
 
 

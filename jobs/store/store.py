@@ -23,7 +23,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 READING_THREADS = 2
-LARGEST_GROUP = 64
+LARGEST_GROUP = 64  # a group's callers all wake in one turn of the loop: 256 hold it for half a second
 CLOSE_TIMEOUT = 30.0
 
 

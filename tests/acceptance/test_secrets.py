@@ -1,10 +1,10 @@
 """No secret of ours gets out, whatever fails and whoever quotes it back."""
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from support import crowd
 from support.planted import Planted, echo, plainly, plant
 from support.workplace import Result, Workplace
 
@@ -68,12 +68,11 @@ def scripted(provider: ThreadedLoopback, planted: Planted) -> None:
 def test_keys_planted_everywhere_and_quoted_back_by_failing_providers_are_nowhere_to_be_found(
     workplace: Workplace, primary: ThreadedLoopback
 ) -> None:
-    moment = (datetime.now(UTC) + timedelta(seconds=6)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    planted = plant(workplace, primary.origin, moment=moment, models=ANSWERS)
+    planted = plant(workplace, primary.origin, models=ANSWERS)
     scripted(primary, planted)
 
     with workplace.daemon() as daemon:
-        runs = workplace.finished_runs(7 * len(ANSWERS), within=90)
+        runs = crowd.first_runs(workplace, 7 * len(ANSWERS))
         served = {path: daemon.get(path)[1] for path in ("/metrics", "/healthz", "/readyz")}
         workplace.run("auth", "reset", "codex")
         printed = outputs(workplace)

@@ -1,36 +1,38 @@
 """Many jobs due in the same second, and what the ledger and the provider saw of them."""
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from jobs.providers.loopback_replies import Received
 from support.workplace import DaemonProcess, Workplace, eventually
 
-SOON = timedelta(seconds=4)
 CONFIG = """
 model: {{provider: custom, name: local, base_url: "{base_url}", model: small, api_key: no-key-required}}
-limits: {{max_concurrent_runs: {at_once}}}
+limits: {{max_concurrent_runs: {at_once}, drain_timeout: 1s}}
 defaults: {{timeout: {timeout}}}
 jobs:
 """
-JOB = '  - {{name: job-{number}, schedule: "at {moment:%Y-%m-%dT%H:%M:%SZ}", prompt: "Say something."}}\n'
+JOB = "  - {{name: job-{number}, schedule: every 10s, prompt: 'Say something.'}}\n"
+FIRST = "scheduled_for = (SELECT min(scheduled_for) FROM runs)"
 
 
-def configure(
-    workplace: Workplace, base_url: str, *, jobs: int, at_once: int, timeout: str = "2m"
-) -> datetime:
-    """Make so many jobs due in one second, and return it: soon, but after the daemon has come up."""
-    moment = (datetime.now(UTC) + SOON).replace(microsecond=0)
+def configure(workplace: Workplace, base_url: str, *, jobs: int, at_once: int, timeout: str = "2m") -> None:
+    """Make so many jobs due in the same second: first within 10 s of their first sight, and then again."""
     head = CONFIG.format(base_url=base_url, at_once=at_once, timeout=timeout)
-    workplace.configure(head + "".join(JOB.format(number=n, moment=moment) for n in range(jobs)))
-    return moment
+    workplace.configure(head + "".join(JOB.format(number=number) for number in range(jobs)))
 
 
-def wait_for_ends(workplace: Workplace, number: int, *, within: float = 120) -> None:
-    """Wait until so many runs have ended."""
-    ended = "SELECT count(*) AS number FROM runs WHERE finished_at IS NOT NULL"
-    eventually(lambda: workplace.rows(ended)[0]["number"] >= number, within=within)
+def first_runs(workplace: Workplace, number: int, *, within: float = 120) -> list[dict[str, Any]]:
+    """Wait until so many runs of the first instant have ended; return their rows."""
+    ended = f"SELECT * FROM runs WHERE {FIRST} AND finished_at IS NOT NULL"
+
+    def all_ended() -> list[dict[str, Any]] | None:
+        rows = workplace.rows(ended)
+        return rows if len(rows) >= number else None
+
+    return eventually(all_ended, within=within)
 
 
 def most_in_flight(requests: list[Received], taking: float) -> int:
@@ -50,10 +52,10 @@ def peak_memory(daemon: DaemonProcess) -> int:
     return int(found[1]) * 1024
 
 
-def past_the_timeout(workplace: Workplace, timeout: float) -> list[float]:
+def past_the_timeout(runs: list[dict[str, Any]], timeout: float) -> list[float]:
     """Return, in order of size, how many seconds after its timeout each run ended."""
-    rows = workplace.rows("SELECT started_at, finished_at FROM runs WHERE state = 'timed_out'")
-    spans = (datetime.fromisoformat(r["finished_at"]) - datetime.fromisoformat(r["started_at"]) for r in rows)
+    late = [run for run in runs if run["state"] == "timed_out"]
+    spans = (datetime.fromisoformat(r["finished_at"]) - datetime.fromisoformat(r["started_at"]) for r in late)
     return sorted(span.total_seconds() - timeout for span in spans)
 
 

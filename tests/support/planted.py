@@ -36,7 +36,7 @@ TARGETS = {
     "named": INLINE + "name: named, api_key_env: NAMED_KEY}}",
     "codex": "openai-codex/{model}",
 }
-JOB = '  - {{name: {name}, schedule: "at {moment}", model: {target}, prompt: "What is my key?"}}\n'
+JOB = "  - {{name: {name}, schedule: every 10s, model: {target}, prompt: What is my key?}}\n"
 
 
 def secret(place: str) -> str:
@@ -81,7 +81,7 @@ class Planted:
         return {str(path): path.read_bytes() for path in below if path not in self.files}
 
 
-def plant(workplace: Workplace, url: str, *, moment: str, models: Iterable[str]) -> Planted:
+def plant(workplace: Workplace, url: str, *, models: Iterable[str]) -> Planted:
     """Put a secret in every place, and make a job for each of them and each model."""
     planted = Planted(workplace)
     workplace.environ |= {
@@ -95,7 +95,7 @@ def plant(workplace: Workplace, url: str, *, moment: str, models: Iterable[str])
     planted.write(workplace.directory / "systemd" / "key", planted.new("systemd") + "\n")
     known = {"url": url, "literal": planted.new("literal"), "header": planted.new("header")}
     jobs = "".join(
-        JOB.format(name=f"{name}-{model}", moment=moment, target=target.format(model=model, **known))
+        JOB.format(name=f"{name}-{model}", target=target.format(model=model, **known))
         for name, target in TARGETS.items()
         for model in models
     )

@@ -20,7 +20,7 @@ def redactor() -> Redactor:
         (f"no such key {KEY}.", "no such key [secret]."),
         ("?key=zk9%2Fhouse%2Bof.keys%3D4711&x=1", "?key=[secret]&x=1"),
         ("provided: zk9/hou***4711.", "provided: [secret]."),
-        ("provided: zk9/hou********.", "provided: [secret]"),
+        ("provided: zk9/hou********.", "provided: [secret]."),
         ("provided: ****4711", "provided: [secret]"),
         ("provided: zk9/…", "provided: [secret]"),
         ("a message that was cut at zk9/house+o", "a message that was cut at [secret]"),
