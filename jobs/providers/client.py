@@ -24,7 +24,7 @@ from openai import (
 
 from jobs.attempt import Attempt
 from jobs.providers.answer import Answer, Origin, TransportFailure
-from jobs.providers.api_modes import MODES, sse_events
+from jobs.providers.api_modes import MODES, Mode, sse_events
 from jobs.providers.registry import Provider
 from jobs.request import Request
 
@@ -128,8 +128,7 @@ class Client:
         except (OpenAIError, httpx2.HTTPError, httpx2.InvalidURL, aiohttp.ClientError, OSError) as exc:
             return _no_answer(exc, timeout)
         if _is_event_stream(answer.headers):
-            events = sse_events(answer.body.decode("utf-8", "replace"))
-            return _answer(answer.status or 0, answer.headers, _as_json(mode.document_of(events)))
+            return await asyncio.to_thread(_settled_stream, answer, mode)
         return answer
 
     async def post_form(self, url: str, form: Mapping[str, str], *, timeout: timedelta) -> Answer:
@@ -181,8 +180,10 @@ def _is_event_stream(headers: Mapping[str, str]) -> bool:
     return headers.get("content-type", "").partition(";")[0].strip().lower() == "text/event-stream"
 
 
-def _as_json(document: Mapping[str, Any]) -> bytes:
-    return json.dumps(document).encode()
+def _settled_stream(answer: Answer, mode: Mode) -> Answer:
+    """Return a stream that has ended as the document that its events add up to."""
+    document = mode.document_of(sse_events(answer.body.decode("utf-8", "replace")))
+    return replace(answer, body=json.dumps(document).encode())
 
 
 def failure_of(error: BaseException) -> TransportFailure:

@@ -44,6 +44,8 @@ from jobs.store.store import Store
 
 _REQUEST_ID = ("x-request-id", "request-id", "cf-ray")
 
+LARGE_BODY = 128 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Services:
@@ -124,10 +126,10 @@ class Stay:
         started = clock.monotonic()
         answer = await self._services.client.ask(attempt, self._provider, self._request, timeout=timeout)
         latency = clock.monotonic() - started
-        verdict = classify(answer, self._target.provider, self._services.rules, now=clock.utcnow())
-        if verdict.error_class is not None:
-            return await self._failed(attempt, answer, verdict, verdict.error_class, latency)
-        completion = completion_of(answer)
+        verdict, completion = await self._judged(answer)
+        if completion is None:
+            error_class = verdict.error_class or ErrorClass.INVALID_RESPONSE
+            return await self._failed(attempt, answer, verdict, error_class, latency)
         await self._services.store.write(
             settle_success,
             attempt,
@@ -138,6 +140,15 @@ class Stay:
         )
         self._tell(attempt, verdict, answer, latency, completion)
         return completion
+
+    async def _judged(self, answer: Answer) -> tuple[Verdict, Completion | None]:
+        """Classify an answer and read it if it is one; a large body is parsed off the loop."""
+
+        def judge() -> tuple[Verdict, Completion | None]:
+            verdict = classify(answer, self._target.provider, self._services.rules, now=clock.utcnow())
+            return verdict, completion_of(answer) if verdict.error_class is None else None
+
+        return await asyncio.to_thread(judge) if len(answer.body) > LARGE_BODY else judge()
 
     async def _refresh(self, readable: Readable) -> Next:
         """Bring a login up to date; a retry when there is a token to try, else what its failure leads to."""
