@@ -119,8 +119,8 @@ def test_the_next_instant_is_later_whole_and_the_same_from_anywhere_before_it(
     assert following > moment
     assert following.tzinfo is UTC
     assert following.microsecond == 0
-    for share in (0.3, 0.9, 0.999):
-        assert due.after(moment + (following - moment) * share) == following
+    for thousandths in (300, 900, 999):
+        assert due.after(moment + (following - moment) * thousandths // 1000) == following
     assert due.after(following - timedelta(microseconds=1)) == following
 
 
