@@ -3,7 +3,8 @@
 import functools
 import json
 import sys
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
@@ -147,9 +148,24 @@ def _drawn(table: Table, *, color: bool) -> None:
     from rich.table import Table as RichTable  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
+    console = Console(no_color=not color, highlight=False)
+    if max(map(len, _columns([table.titles, *table.rows]))) > console.width:
+        for line in _listed(table, console.width):
+            console.print(Text(line), soft_wrap=True)
+        return
     drawn = RichTable(box=None, pad_edge=False, header_style="bold")
     for title in table.titles:
-        drawn.add_column(title, overflow="fold")
+        drawn.add_column(title, no_wrap=True)
     for row in table.rows:
         drawn.add_row(*(Text(_cell(value)) for value in row))
-    Console(no_color=not color, highlight=False).print(drawn)
+    console.print(drawn)
+
+
+def _listed(table: Table, width: int) -> Iterator[str]:
+    """Yield the rows of a table that is wider than the terminal: each an entry of its own, named values."""
+    for row in table.rows:
+        cells = zip(table.titles, map(_cell, row), strict=True)
+        named = [f"{title.lower()} {cell}" for title, cell in cells if cell != "-"]
+        yield from textwrap.wrap(
+            " · ".join(named), width, initial_indent="• ", subsequent_indent="  ", break_long_words=False
+        )
