@@ -8,23 +8,19 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
 
 from jobs import clock, prompt
 from jobs.definition import Job, OnTruncated
 from jobs.errors import FenceLost, TemplateError
-from jobs.events import Events, RunFinished, RunStarted, WriteFailed
+from jobs.events import Events, RunFinished, RunStarted
 from jobs.providers.call import Answered, Call, ChainExhausted
 from jobs.providers.chain import Chain
 from jobs.request import Request
 from jobs.run import ClaimedRun, Outcome, Reason, Served
 from jobs.secret import Redactor
 from jobs.store import runs
-from jobs.store.engine import kind_of
 from jobs.store.store import Store
 from jobs.target import Target
-
-LONGEST_WRITE_DELAY = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +67,7 @@ async def run_job(run: ClaimedRun, job: Job, workshop: Workshop, *, zone: ZoneIn
             cancelled = exc
     if cancelled is not None:
         outcome = Outcome.cancelled(_reason_of(cancelled))
-    await asyncio.shield(_write_end(run, outcome, workshop))
+    await asyncio.shield(workshop.store.insist(runs.finish, run, outcome, now=clock.utcnow()))
     workshop.events.emit(RunFinished(run, outcome, clock.monotonic() - started))
     if cancelled is not None:
         raise cancelled
@@ -83,26 +79,12 @@ async def _started(
 ) -> tuple[_Begun, asyncio.CancelledError | None]:
     """Begin a try. A cancellation meanwhile is handed back: by then the row says `running`."""
     writing = asyncio.ensure_future(
-        workshop.store.write(_begin, run, primary=job.chain[0], instance_id=workshop.instance_id)
+        workshop.store.insist(_begin, run, primary=job.chain[0], instance_id=workshop.instance_id)
     )
     try:
         return await asyncio.shield(writing), None
     except asyncio.CancelledError as exc:
         return await writing, exc
-
-
-async def _write_end(run: ClaimedRun, outcome: Outcome, workshop: Workshop) -> None:
-    """Write how a run ended, again and again while the database refuses: what was paid for is kept."""
-    ended, delay = clock.utcnow(), 1.0
-    while True:
-        try:
-            await workshop.store.write(runs.finish, run, outcome, now=ended)
-            return
-        except DBAPIError as exc:
-            what = f"the end of run {run.id}: {type(exc.orig).__name__}"
-            workshop.events.emit(WriteFailed(kind_of(exc), what))
-        await asyncio.sleep(delay)
-        delay = min(2 * delay, LONGEST_WRITE_DELAY)
 
 
 async def _outcome(run: ClaimedRun, job: Job, workshop: Workshop, zone: ZoneInfo, started: float) -> Outcome:
@@ -111,7 +93,7 @@ async def _outcome(run: ClaimedRun, job: Job, workshop: Workshop, zone: ZoneInfo
         async with asyncio.timeout(max(0.0, deadline - clock.monotonic())):
             request = await _render(run, job, zone)
             if job.store_prompt:
-                await workshop.store.write(runs.keep_prompt, run, workshop.redactor.clean(request.prompt))
+                await workshop.store.insist(runs.keep_prompt, run, workshop.redactor.clean(request.prompt))
             answered = await workshop.chain.complete(request, _call(run, job, deadline))
             return _judge(job, answered, workshop.redactor)
     except TimeoutError:

@@ -10,7 +10,7 @@ _LOOKS_LIKE_A_KEY = re.compile(
     r"\b(?:sk|pk|rk|gsk|xai|nvapi|hf|r8|AIza)[-_][\w\-]{12,}|\bAIza[\w\-]{20,}|\beyJ[\w\-]+\.[\w\-]+\.[\w\-]*"
 )
 _BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[\w\-.~+/=]{8,}")
-_SECRET_HEADER = re.compile(r"(?i)auth|key|token|secret|password|cookie")
+_SECRET_HEADER = re.compile(r"(?i)(?:authorization|key|token|secret|password|cookie)$")
 _CUT = re.compile(r"(?:\*{2,}|\.{3,}|…+|•{2,})+(?P<tail>[\w\-.+/=~]*)")
 _SHORTEST_REDACTED = 6
 _SHORTEST_PART = 4

@@ -1,14 +1,17 @@
 """The composition root: the one place where the parts of the program are made and joined."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from sqlalchemy.exc import DBAPIError
+
 from jobs import clock
 from jobs.errors import ConfigError, Fault, SecretUnreadable
-from jobs.events import Events
+from jobs.events import Events, WriteFailed
 from jobs.providers.chain import Chain
 from jobs.providers.client import Client
 from jobs.providers.oauth import Refresher
@@ -18,12 +21,14 @@ from jobs.providers.stay import Services
 from jobs.providers.vault import Vault
 from jobs.runner import Workshop
 from jobs.secret import Redactor, secrets_in_headers
-from jobs.store import instances
-from jobs.store.engine import open_engine
+from jobs.store import instances, revision
+from jobs.store.engine import kind_of, open_engine
 from jobs.store.revision import revision_of
 from jobs.store.store import Store
 from scheduler import __version__
 from scheduler.config.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,21 @@ def ensure_database(settings: Settings) -> None:
         migrate.upgrade(settings.database, now=clock.utcnow())
 
 
+async def _say_stopped(store: Store, instance: int) -> None:
+    """Note the end of this process; where that cannot be written, its absence says it later."""
+    try:
+        await store.write(instances.stop, instance, now=clock.utcnow())
+    except DBAPIError as exc:
+        logger.warning("the end of this process could not be written: %s", exc.orig)
+
+
+async def keep_beating(app: "App") -> None:
+    """Say every few seconds that this process still works, until cancelled."""
+    while True:
+        await asyncio.sleep(instances.HEARTBEAT_EVERY.total_seconds())
+        await app.store.insist(instances.beat, app.workshop.instance_id, now=clock.utcnow())
+
+
 @asynccontextmanager
 async def open_app(
     settings: Settings,
@@ -103,8 +123,13 @@ async def open_app(
     """
     events = events or Events()
     vault = open_vault(settings, environ, redactor)
-    store = Store(settings.database)
+
+    def trouble(error: DBAPIError) -> None:
+        events.emit(WriteFailed(kind_of(error), str(error.orig)))
+
+    store = Store(settings.database, on_trouble=trouble)
     try:
+        await store.read(revision.require)
         instance = await store.write(instances.register, kind=kind, version=__version__, now=clock.utcnow())
         client = Client()
         refresher = Refresher(store=store, client=client, keyring=vault.keyring, redactor=redactor)
@@ -124,6 +149,6 @@ async def open_app(
         finally:
             await refresher.close()
             await client.close()
-            await store.write(instances.stop, instance, now=clock.utcnow())
+            await _say_stopped(store, instance)
     finally:
         await asyncio.to_thread(store.close)

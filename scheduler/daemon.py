@@ -178,11 +178,13 @@ class Daemon:
     async def _beat(self, instance: int) -> None:
         try:
             await self._app.store.write(instances.beat, instance, now=clock.utcnow())
+            left = await self._app.store.write(runs.recover, instance_id=instance, now=clock.utcnow())
         except DBAPIError as exc:
             self._app.events.emit(WriteFailed(kind_of(exc), type(exc).__name__))
             logger.error("the heartbeat could not be written: %s", exc.orig)
             return
         self._metrics.observe_write(self._app.store.last_group_seconds)
+        self._workers.recover(left)
         if all(self._healthy().values()):
             self._notifier.watchdog()
 
@@ -270,7 +272,7 @@ def _rows_of(name: str, made: Plan) -> list[NewRun]:
 
 def _key_of(job: ScheduledJob) -> str:
     """Return what a job's debts hang on: when it changes, nothing is owed from before."""
-    return f"{job.schedule.text} {job.timezone.key}" if job.enabled and job.schedule else "off"
+    return f"{job.schedule.text} {job.timezone.key}" if job.enabled and job.schedule else job_verbs.OFF
 
 
 def _with_cursor(state: JobState, cursor: datetime) -> JobState:

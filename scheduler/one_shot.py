@@ -13,7 +13,7 @@ from jobs.run import Outcome, Reason, Trigger
 from jobs.runner import run_job
 from jobs.secret import Redactor
 from jobs.store import runs
-from scheduler.app import App, ensure_database, open_app
+from scheduler.app import App, ensure_database, keep_beating, open_app
 from scheduler.config.settings import Settings
 
 
@@ -56,11 +56,14 @@ async def _cancellable(
         now=clock.utcnow(),
         values=values,
     )
+    beating = asyncio.create_task(keep_beating(app))
     task = asyncio.create_task(run_job(run, job, app.workshop, zone=zone))
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, task.cancel, Reason.OPERATOR)
     try:
         return Ended(run.id, await task)
     except asyncio.CancelledError:
         return Ended(run.id, Outcome.cancelled(Reason.OPERATOR))
+    finally:
+        beating.cancel()

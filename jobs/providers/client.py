@@ -3,6 +3,7 @@
 import asyncio
 import json
 import ssl
+import zlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -19,7 +20,6 @@ from openai import (
     AsyncStream,
     DefaultAioHttpClient,
     Omit,
-    OpenAIError,
 )
 
 from jobs.attempt import Attempt
@@ -30,6 +30,9 @@ from jobs.request import Request
 
 LARGEST_BODY = 16 * 1024 * 1024
 CONNECT_TIMEOUT = 10.0
+_GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
+_FIRST_ERROR = 400
+_USER_AGENT = "promptd"
 _MOST_CONNECTIONS = 4096
 _KEEP_ALIVE = 30.0
 _NO_KEY = "no-key-required"
@@ -50,22 +53,29 @@ class _Sdk(AsyncOpenAI):
         return {
             "Accept": "application/json",
             "Content-Type": "application/json",
-            "User-Agent": self.user_agent,
+            "User-Agent": _USER_AGENT,
         }
 
 
 class _Bounded(httpx2.AsyncByteStream):
-    """A body that ends with an error once it is larger than the limit."""
+    """A body, unpacked, that ends where it passes the limit: with an error, or just cut.
 
-    def __init__(self, stream: httpx2.AsyncByteStream, limit: int) -> None:
-        self._stream, self._limit = stream, limit
+    An answer that is an error is cut: its status and what was read tell enough.
+    """
+
+    def __init__(self, stream: httpx2.AsyncByteStream, encoding: str, *, cut: bool) -> None:
+        self._stream, self._cut = stream, cut
+        self._inflate = zlib.decompressobj(_GZIP_OR_ZLIB) if encoding else None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        read = 0
-        async for chunk in self._stream:
-            read += len(chunk)
-            if read > self._limit:
-                raise BodyTooLarge(f"the answer is larger than {self._limit} bytes")
+        left = LARGEST_BODY
+        async for packed in self._stream:
+            chunk = self._inflate.decompress(packed, left + 1) if self._inflate else packed
+            if len(chunk) > left:
+                if self._cut:
+                    return
+                raise BodyTooLarge(f"the answer is larger than {LARGEST_BODY} bytes")
+            left -= len(chunk)
             yield chunk
 
     async def aclose(self) -> None:
@@ -73,8 +83,13 @@ class _Bounded(httpx2.AsyncByteStream):
 
 
 async def _bound(response: httpx2.Response) -> None:
+    """Bound what is read of an answer, unpacked: it comes packed although nobody asked for that."""
     assert isinstance(response.stream, httpx2.AsyncByteStream)
-    response.stream = _Bounded(response.stream, LARGEST_BODY)
+    encoding = response.headers.pop("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", "gzip", "x-gzip", "deflate"):
+        raise httpx2.DecodingError(f"the answer is packed as {encoding!r}, which nobody asked for")
+    packed = "" if encoding == "identity" else encoding
+    response.stream = _Bounded(response.stream, packed, cut=response.status_code >= _FIRST_ERROR)
 
 
 class Client:
@@ -125,7 +140,7 @@ class Client:
                 answer = await _read(response)  # type: ignore[arg-type]
         except APIStatusError as exc:
             return _answer(exc.response.status_code, exc.response.headers, exc.response.content)
-        except (OpenAIError, httpx2.HTTPError, httpx2.InvalidURL, aiohttp.ClientError, OSError) as exc:
+        except Exception as exc:  # whatever a server can make the transport raise is no answer
             return _no_answer(exc, timeout)
         if _is_event_stream(answer.headers):
             return await asyncio.to_thread(_settled_stream, answer, mode)
@@ -136,7 +151,7 @@ class Client:
         try:
             async with asyncio.timeout(timeout.total_seconds()):
                 response = await self._http.post(url, data=dict(form), headers={"Accept": "application/json"})
-        except (httpx2.HTTPError, httpx2.InvalidURL, aiohttp.ClientError, OSError) as exc:
+        except Exception as exc:  # as in `ask`
             return _no_answer(exc, timeout, Origin.TOKEN)
         return _answer(response.status_code, response.headers, response.content, Origin.TOKEN)
 

@@ -31,6 +31,7 @@ REQUEST_TIMEOUT = timedelta(seconds=30)
 _LEASE = timedelta(seconds=60)
 _LEASE_POLL = 0.1
 _OK = 200
+_MULTIPLE_CHOICES = 300
 _OF_A_REFRESH = (ErrorClass.AUTH_DEAD, ErrorClass.AUTH_UNAVAILABLE)
 
 
@@ -166,7 +167,7 @@ class Refresher:
         seconds = clock.monotonic() - started
         granted = _granted(answer)
         if granted is None:
-            if answer.status is not None or not answer.left:
+            if not answer.left or (answer.status is not None and answer.status >= _MULTIPLE_CHOICES):
                 await self._store.write(tokens.unspend, sealed)
             return Refused(attempt, answer, seconds)
         await self._store.write(tokens.replace, sealed, self._resealed(sealed, granted, clock.utcnow()))
@@ -253,7 +254,8 @@ def _granted(answer: Answer) -> Mapping[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     token = document.get("access_token") if isinstance(document, dict) else None
-    return document if isinstance(token, str) and token else None
+    carriable = isinstance(token, str) and token.isascii() and token.isprintable()
+    return document if carriable and token else None
 
 
 def _expiry(granted: Mapping[str, Any], now: datetime) -> datetime | None:

@@ -94,7 +94,7 @@ class Stay:
         return self._last or Left(self._target, ErrorClass.UNKNOWN, "no request or no time is left")
 
     async def _open(self) -> Opened | NeedsRefresh | PassedOver:
-        return await self._services.store.write(
+        return await self._services.store.insist(
             open_attempt,
             self._services.vault,
             self._provider,
@@ -130,7 +130,7 @@ class Stay:
         if completion is None:
             error_class = verdict.error_class or ErrorClass.INVALID_RESPONSE
             return await self._failed(attempt, answer, verdict, error_class, latency)
-        await self._services.store.write(
+        await self._services.store.insist(
             settle_success,
             attempt,
             usage=completion.usage,
@@ -179,7 +179,7 @@ class Stay:
 
     async def _refreshed(self, attempt: Attempt, answer: Answer, seconds: float) -> Next:
         self._progress.requests += 1
-        await self._services.store.write(
+        await self._services.store.insist(
             settle_success,
             attempt,
             http_status=answer.status or 0,
@@ -245,7 +245,7 @@ class Stay:
             retry_after=max(0.0, (verdict.wait.until - now).total_seconds()) if verdict.wait else None,
             latency=latency,
         )
-        settled = await self._services.store.write(
+        settled = await self._services.store.insist(
             settle_failure,
             self._services.vault,
             self._provider,
@@ -264,7 +264,7 @@ class Stay:
 
     async def _unsent(self, readable: Readable, error_class: ErrorClass, message: str) -> Next:
         self._visit.refused.add(readable.credential.label)
-        settled = await self._services.store.write(
+        settled = await self._services.store.insist(
             record_unsent,
             self._services.vault,
             self._provider,

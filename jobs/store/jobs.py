@@ -10,6 +10,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from jobs.run import RunState
 from jobs.store.tables import jobs
 
+OFF = "off"
+
 
 @dataclass(frozen=True, slots=True)
 class JobState:
@@ -41,7 +43,8 @@ def states(connection: Connection) -> dict[str, JobState]:
 def see(connection: Connection, schedules: Mapping[str, str], *, now: datetime) -> dict[str, JobState]:
     """Make rows for jobs seen for the first time; `schedules` maps names to a key of schedule and zone.
 
-    A job is owed nothing from before its first sight, nor, when its schedule changed, from before now.
+    A job is owed nothing from before its first sight, nor, when its schedule changed or it was gone from
+    the files or switched off (`OFF`) in between, from before now.
     """
     known = states(connection)
     fresh = [
@@ -51,6 +54,9 @@ def see(connection: Connection, schedules: Mapping[str, str], *, now: datetime) 
     ]
     if fresh:
         connection.execute(insert_or_ignore(connection, jobs), fresh)
+    gone = [name for name, state in known.items() if name not in schedules and state.schedule_key != OFF]
+    if gone:
+        connection.execute(update(jobs).where(jobs.c.name.in_(gone)).values(schedule_key=OFF))
     for name, key in schedules.items():
         if name in known and known[name].schedule_key != key:
             connection.execute(update(jobs).where(jobs.c.name == name).values(schedule_key=key, cursor=now))

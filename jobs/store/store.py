@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from jobs import clock
 from jobs.errors import Unavailable
-from jobs.store.engine import open_engine
+from jobs.store.engine import kind_of, open_engine
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -25,6 +25,8 @@ T = TypeVar("T")
 READING_THREADS = 2
 LARGEST_GROUP = 64  # a group's callers all wake in one turn of the loop: 256 hold it for half a second
 CLOSE_TIMEOUT = 30.0
+FIRST_RETRY, LONGEST_RETRY = 1.0, 30.0
+PASSING = ("full", "locked", "readonly")
 
 
 @dataclass(slots=True)
@@ -36,8 +38,9 @@ class _Waiting:
 class Store:
     """Runs verbs. Opened by the composition root, closed by it; safe to use from one event loop."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, on_trouble: Callable[[DBAPIError], None] = lambda _error: None) -> None:
         self.url = url
+        self._on_trouble = on_trouble
         self._writing = open_engine(url, writes=True)
         self._reading = open_engine(url, writes=False, connections=READING_THREADS)
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
@@ -62,6 +65,24 @@ class Store:
         self._queue.put(waiting)
         result: T = await asyncio.wrap_future(waiting.result)
         return result
+
+    async def insist(
+        self, verb: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a verb as `write` does, again and again while the database is full, locked or read-only.
+
+        For what must not be lost to a passing trouble: the caller's deadline, or its cancellation, ends it.
+        """
+        delay = FIRST_RETRY
+        while True:
+            try:
+                return await self.write(verb, *args, **kwargs)
+            except DBAPIError as exc:
+                if kind_of(exc) not in PASSING:
+                    raise
+                self._on_trouble(exc)
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, LONGEST_RETRY)
 
     async def read(
         self, verb: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs

@@ -61,8 +61,8 @@ def _credential(context: Context, tool: str, label: str | None) -> "Credential":
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        if path.stat().st_size > _LARGEST:
-            raise UsageError(f"{path} is larger than a login file can be")
+        if not path.is_file() or path.stat().st_size > _LARGEST:
+            raise UsageError(f"{path} is not a file, or larger than a login file can be")
         document = json.loads(path.read_text("utf-8"))
     except OSError as exc:
         raise UsageError(f"cannot read {path}: {exc.strerror}; log in with `codex login` first") from exc

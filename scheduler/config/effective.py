@@ -179,6 +179,6 @@ def _plain(value: Any) -> Any:
 def _without_password(url: str) -> str:
     """Return a database URL fit to be shown."""
     parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    return url.replace(f":{parts.password}@", f":{MASK}@", 1)
+    bare, _, options = url.partition("?")
+    shown = f"{bare}?{MASK}" if options else bare
+    return shown.replace(f":{parts.password}@", f":{MASK}@", 1) if parts.password is not None else shown

@@ -191,3 +191,14 @@ def test_the_pid_of_this_process_is_its_owner(db: Connection, instance: int) -> 
 
     assert taken == []
     assert os.getpid() in {row.pid for row in db.exec_driver_sql("SELECT pid FROM instances")}
+
+
+def test_a_job_that_was_gone_from_the_files_owes_nothing_for_that_time(db: Connection) -> None:
+    """Coming back counts as a change of its schedule."""
+    job_verbs.see(db, {"digest": "every 1s UTC"}, now=NOW)
+    job_verbs.see(db, {}, now=NOW + SECOND)
+
+    back = job_verbs.see(db, {"digest": "every 1s UTC"}, now=NOW + 60 * SECOND)
+
+    assert back["digest"].cursor == NOW + 60 * SECOND
+    assert back["digest"].first_seen_at == NOW

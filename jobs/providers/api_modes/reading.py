@@ -1,6 +1,8 @@
 """Values out of documents that anybody may have written: text that can be stored, counts that are counts."""
 
-from typing import Any
+from typing import Any, Final
+
+_MOST_TOKENS: Final = 2**40
 
 
 def well_formed(text: str) -> str:
@@ -14,5 +16,6 @@ def well_formed(text: str) -> str:
 
 
 def count(value: Any) -> int | None:
-    """Return a number of tokens, or None for what is none."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    """Return a number of tokens, or None for what is none, or for more than any model has seen."""
+    counts = isinstance(value, int) and not isinstance(value, bool)
+    return value if counts and 0 <= value <= _MOST_TOKENS else None
