@@ -55,7 +55,9 @@ class Verdict:
     """What an answer means. `error_class` is None for an answer that is no error.
 
     `rule` names what decided (`zai/1113`, `*/status-429`). `message` is at most 200 characters of
-    what the provider said; it may still hold a secret and is redacted where it is stored.
+    what the provider said; it may still hold a secret and is redacted where it is stored. `should_retry`
+    is what `x-should-retry` orders: False forbids another request with this credential for this failure,
+    True allows what the table of recovery grants and adds nothing to it, None orders nothing.
     """
 
     error_class: ErrorClass | None
@@ -63,3 +65,4 @@ class Verdict:
     code: str | None = None
     message: str = ""
     wait: WaitHint | None = None
+    should_retry: bool | None = None

@@ -16,7 +16,7 @@ from jobs.providers.answer import Answer, Origin, TransportFailure, Verdict
 from jobs.providers.api_modes.reading import well_formed
 from jobs.providers.error_body import Body, Layer, Shape, event_headers, first_object, layers_of, read_body
 from jobs.providers.rules import Decision, Evidence, Rules
-from jobs.providers.wait_hints import wait_hint
+from jobs.providers.wait_hints import should_retry, wait_hint
 from jobs.request import Completion
 
 _MESSAGE_LENGTH: Final = 200
@@ -27,6 +27,9 @@ _TRANSPORT: Final[Mapping[TransportFailure, tuple[ErrorClass, str]]] = {
     TransportFailure.CONNECTION: (ErrorClass.CONNECTION, "*/connection"),
     TransportFailure.TLS: (ErrorClass.CONNECTION, "*/tls"),
 }
+
+# Lacks of a document that may itself be the error, without an `error` in it.
+_BARE: Final = frozenset({"no-choices", "status-missing"})
 
 _WAITABLE: Final = frozenset(
     {
@@ -51,6 +54,8 @@ def classify(answer: Answer, provider: ProviderName, rules: Rules, *, now: datet
     if answer.status is None:
         return _no_answer(answer)
     body = read_body(answer.body)
+    if answer.origin is Origin.TOKEN and body.shape is Shape.EVENTS:
+        body = Body(Shape.TEXT)  # a token endpoint speaks JSON: anything else proves no death
     if _OK <= answer.status < _MULTIPLE_CHOICES:
         lack = _lack(body, answer.origin)
         if lack is None:
@@ -88,7 +93,7 @@ def _no_answer(answer: Answer) -> Verdict:
 def _lack(body: Body, origin: Origin) -> tuple[str, Any] | None:
     """Return why a 2xx answer is no success, and the error that says more; None for a success."""
     if body.shape is not Shape.JSON:
-        return f"*/{body.shape.value}-body", None
+        return f"*/{body.shape.value}-body", body.document
     document = first_object(body.document)
     if document is None:
         return "*/no-object", None
@@ -98,8 +103,7 @@ def _lack(body: Body, origin: Origin) -> tuple[str, Any] | None:
     if lack is None:
         return None
     wraps = lack.error is not None and document.get("error") is not None
-    bare = "choices" not in document and "output" not in document
-    said = document if wraps or bare else lack.error
+    said = document if wraps or lack.reason in _BARE else lack.error
     return f"*/{lack.reason}", said
 
 
@@ -136,8 +140,9 @@ def _verdict(
     wait = None
     if decision.error_class in _WAITABLE:
         objects = [layer.data for layer in evidence.layers]
+        said = "\n".join(dict.fromkeys(layer.message for layer in evidence.layers))
         wait = wait_hint(
-            evidence.headers, objects, message, provider=provider, error_class=decision.error_class, now=now
+            evidence.headers, objects, said, provider=provider, error_class=decision.error_class, now=now
         )
     return Verdict(
         error_class=decision.error_class,
@@ -145,4 +150,5 @@ def _verdict(
         code=next((well_formed(code) for code in codes if code), None),
         message=" ".join(well_formed(message).split())[:_MESSAGE_LENGTH],
         wait=wait,
+        should_retry=should_retry(evidence.headers),
     )

@@ -1,9 +1,10 @@
 """The shapes in which providers wrap an error, read into one: a list of layers, innermost first.
 
 Seen in the wild: `{"error": {…}}`, `error` a string, `detail` a string, an object or a list, flat bodies
-(`message` and `status`, `object: error`, problem+json), a list of one, `message` an object, and JSON in a
-string in JSON (gateways, OpenRouter's `metadata.raw`). A message is read as JSON only when it is JSON as a
-whole: providers echo prompts, and a prompt may contain anything.
+(`message` and `status`, `object: error`, problem+json), a list of one, `message` an object, JSON in a
+string in JSON (gateways, OpenRouter's `metadata.raw`), Azure's `innererror`, and events where a document was
+expected. A message is read as JSON only when it is JSON as a whole: providers echo prompts, and a prompt may
+contain anything.
 """
 
 import json
@@ -13,6 +14,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
+
+from jobs.providers.api_modes.sse import first_error, sse_events
 
 _NESTING: Final = 8
 _LONGEST_CODE_NUMBER: Final = 10**16
@@ -24,6 +27,7 @@ _TITLE: Final = re.compile(r"<title[^>]*>([^<]{0,300})", re.IGNORECASE)
 _HTML: Final = re.compile(
     r"\s*(?:<!--.{0,500}?-->\s*)?<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL
 )
+_EVENTS: Final = re.compile(r"\s*(?:(?:event|data|error|id|retry) ?|):", re.ASCII)
 _EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
 _MESSAGE_KEYS: Final = ("message", "msg", "error_description", "detail", "description", "title")
 
@@ -32,6 +36,7 @@ class Shape(StrEnum):
     """What kind of text a body is."""
 
     EMPTY = "empty"
+    EVENTS = "events"
     HTML = "html"
     JSON = "json"
     TEXT = "text"
@@ -39,7 +44,10 @@ class Shape(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A body, parsed as far as it can be: `document` is set for JSON, `text` for what is no JSON."""
+    """A body, parsed as far as it can be: `text` is set for what is no JSON.
+
+    `document` is what JSON says, or the error that events state.
+    """
 
     shape: Shape
     document: Any = None
@@ -61,7 +69,7 @@ class Layer:
 
 
 def read_body(body: bytes) -> Body:
-    """Parse a body; never raises. JSON that is too deep or broken is text."""
+    """Parse a body; never raises. JSON that is too deep or broken is text, events without an error are."""
     text = body.decode("utf-8", errors="replace").removeprefix("\ufeff")
     if not text.strip():
         return Body(Shape.EMPTY)
@@ -71,6 +79,8 @@ def read_body(body: bytes) -> Body:
     if _HTML.match(text[:2000]):
         title = _TITLE.search(text[:_MESSAGE_LENGTH])
         return Body(Shape.HTML, text=title.group(1) if title else "")
+    if _EVENTS.match(text) and (error := first_error(sse_events(text))) is not None:
+        return Body(Shape.EVENTS, document=error)
     return Body(Shape.TEXT, text=text[:_MESSAGE_LENGTH])
 
 
@@ -150,7 +160,7 @@ def _wrapped(value: Mapping[str, Any]) -> Any:
         match inner:
             case dict() if inner:
                 return inner
-            case [dict() | str(), *_] if key in ("detail", "errors"):
+            case [dict() | str(), *_] if key != "response":
                 return inner
             case str() if key == "error" and inner:
                 return inner
@@ -160,11 +170,14 @@ def _wrapped(value: Mapping[str, Any]) -> Any:
 
 
 def _inner(value: Mapping[str, Any]) -> Iterator[Any]:
-    """Yield the errors inside an error: a message that is JSON or an object, an upstream's raw answer."""
+    """Yield the errors inside an error: an upstream's raw answer, a message that is JSON or an object."""
     metadata = value.get("metadata")
     raw = metadata.get("raw") if isinstance(metadata, Mapping) else None
     if isinstance(raw, str | dict) and raw:
         yield raw
+    detailed = value.get("innererror")
+    if isinstance(detailed, dict) and detailed:
+        yield detailed
     message = value.get("message")
     if isinstance(message, dict) and message:
         yield message

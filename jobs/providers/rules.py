@@ -37,22 +37,21 @@ def _listed_as_text(value: Any) -> Any:
 
 
 _Words = Annotated[tuple[str, ...], BeforeValidator(_listed_as_text)]
-_Statuses = Annotated[tuple[int, ...], BeforeValidator(_listed)]
+_Statuses = Annotated[tuple[Annotated[int, Field(ge=100, le=599)], ...], BeforeValidator(_listed)]
 _Patterns = Mapping[str, str | Literal[True]]
 
 
 class Rule(BaseModel):
-    """One rule as it is written in YAML.
+    """One rule as a user writes it, under the provider that it is for.
 
     `text`, and the values of `header` and `field`, are regular expressions, searched without regard to
     case; `true` instead of one asks only that the header or field is there (and is not null). `field` names
     are paths inside the error object (`metadata.provider_name`). `code` and `type` are compared whole;
-    where an answer has no code, its type is tried as one.
+    where an answer has no code, its type is tried as one. `name` is what the rule is called in a verdict.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
-    provider: _Words = (ANY,)
     name: str | None = None
     status: _Statuses = ()
     code: _Words = ()
@@ -85,11 +84,18 @@ class Rule(BaseModel):
         return self
 
 
+class BuiltinRule(Rule):
+    """A rule of our own: for some providers or for any, and with the source of the fact."""
+
+    provider: _Words = (ANY,)
+    source: str = Field(min_length=1)
+
+
 class _RuleFile(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     absent: Mapping[str, tuple[str, ...]]
-    rules: tuple[Rule, ...]
+    rules: tuple[BuiltinRule, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +204,7 @@ class _Index:
 class Rules:
     """All rules, built-in and the users'; immutable, so one value serves every thread."""
 
-    builtin: tuple[Rule, ...]
+    builtin: tuple[BuiltinRule, ...]
     absent: Mapping[str, tuple[str, ...]]
     user: Mapping[str, tuple[Rule, ...]] = value_field(default_factory=lambda: MappingProxyType({}))
 

@@ -3,6 +3,7 @@
 The first trustworthy hint wins, in this order: a header in milliseconds; `retry-after`; a body field; the
 provider's reset headers; text. Refused: NaN, zero, the past, and more than eight days, except that a
 `quota_window` is capped there. Of several windows only those that are used up count, the latest of them.
+Where the answer speaks of a per-day quota, what Gemini says of seconds is not believed, wherever it stands.
 """
 
 import re
@@ -44,27 +45,39 @@ _ZONES: Final[Mapping[str, timezone]] = MappingProxyType({"zai": timezone(timede
 
 _MILLISECOND_HEADERS: Final = ("retry-after-ms", "x-ms-retry-after-ms")
 
-_BODY_FIELDS: Final[tuple[tuple[str, _Reader], ...]] = (
-    ("resets_at", moment_or_epoch),
-    ("resets_in_seconds", plain_seconds),
-    ("metadata.headers.x-ratelimit-reset", epoch),
-    ("metadata.resets_at", moment_or_epoch),
+_BODY_FIELDS: Final[tuple[tuple[tuple[str, ...], _Reader], ...]] = (
+    (("resets_at",), moment_or_epoch),
+    (("resets_in_seconds",), plain_seconds),
+    (("metadata", "headers", "x-ratelimit-reset"), epoch),
+    (("metadata", "resets_at"), moment_or_epoch),
 )
 
-# reset header, remaining header (counts when that is 0), reader
-_COUNTED_WINDOWS: Final[tuple[tuple[str, str, _Reader], ...]] = (
-    ("x-ratelimit-reset-requests", "x-ratelimit-remaining-requests", go_duration),
-    ("x-ratelimit-reset-tokens", "x-ratelimit-remaining-tokens", go_duration),
+# reset header, header that tells whether the window is used up, what that one says when it is, reader;
+# the windows of an hour are those of Nous (NousResearch/hermes-agent#6541)
+_WINDOWS: Final[tuple[tuple[str, str, str, _Reader], ...]] = (
     *(
-        (f"anthropic-ratelimit-{each}-reset", f"anthropic-ratelimit-{each}-remaining", timestamp)
+        (f"x-ratelimit-reset-{each}", f"x-ratelimit-remaining-{each}", "0", go_duration)
+        for each in ("requests", "tokens", "requests-1h", "tokens-1h")
+    ),
+    *(
+        (f"anthropic-ratelimit-{each}-reset", f"anthropic-ratelimit-{each}-remaining", "0", moment_or_epoch)
         for each in ("requests", "tokens", "input-tokens", "output-tokens")
+    ),
+    *(
+        (
+            f"anthropic-ratelimit-unified-{each}-reset",
+            f"anthropic-ratelimit-unified-{each}-status",
+            "rejected",
+            epoch,
+        )
+        for each in ("5h", "7d")
     ),
 )
 
-# reset header, header that may say the window is not used up, what that one says when it is
+# the same, where a reset also counts without the header that tells
 _SINGLE_WINDOWS: Final[tuple[tuple[str, str, str, _Reader], ...]] = (
     ("x-ratelimit-reset", "x-ratelimit-remaining", "0", epoch),
-    ("anthropic-ratelimit-unified-reset", "anthropic-ratelimit-unified-status", "rejected", epoch),
+    ("anthropic-ratelimit-unified-reset", "anthropic-ratelimit-unified-status", "rejected", moment_or_epoch),
     ("x-rate-limit-reset-tokens", "x-rate-limit-remaining-tokens", "0", plain_seconds),
 )
 
@@ -73,11 +86,15 @@ _DATE: Final = (
     r"(?:\s?(UTC|GMT|Z|[+-]\d{2}:?\d{2})(?![+\-\w]))?"
 )
 _TEXT_DURATIONS: Final = re.compile(
-    rf"\b(?:try again|retry(?:ing)?|resets?|available(?: again)?|wait)\s(?:in|after|for)?\s?({DURATION})",
+    r"\b(?:try again|retry(?:ing)?|resets?|available(?: again)?|wait)\s{1,3}(?:(?:in|after|for)\s{0,3})?"
+    rf"(?:about\s|approximately\s|~)?({DURATION})",
     re.IGNORECASE | re.ASCII,
 )
+_CHINESE_UNITS: Final[Mapping[str, int]] = MappingProxyType({"秒": 1, "分": 60, "小时": 3600, "天": 86400})
+_CHINESE_DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)\s?(秒|分|小时|天)钟?[之以]?后")
 _TEXT_MOMENTS: Final = re.compile(
-    rf"(?:resets? (?:at|on)|regain access (?:on|at)|try again (?:at|on)|将(?:在|于))\s?{_DATE}", re.IGNORECASE
+    rf"(?:resets? (?:at|on):?|regain access (?:on|at)|try again (?:at|on)|将(?:在|于))\s?{_DATE}",
+    re.IGNORECASE,
 )
 
 
@@ -95,6 +112,8 @@ def wait_hint(
     `headers` has lower-case names; `objects` are the error objects of the body; `message` is what the
     provider said. `source` of the hint names the header or field, or is `text`.
     """
+    if any(_speaks_of_days(each.get("details")) for each in objects):
+        objects, message = (), ""
     sources: tuple[Callable[[], _Found], ...] = (
         lambda: _plain_headers(headers, now=now),
         lambda: _body_fields(objects, now=now),
@@ -132,27 +151,37 @@ def _plain_headers(headers: _Headers, *, now: datetime) -> _Found:
 def _body_fields(objects: Sequence[Mapping[str, Any]], *, now: datetime) -> _Found:
     for each in objects:
         for path, reader in _BODY_FIELDS:
-            yield path, reader(_at(each, path.split(".")), now=now)
+            if (value := _at(each, path)) is not None:
+                yield ".".join(path), reader(value, now=now)
         yield "details.retryDelay", _retry_delay(each.get("details"), now=now)
 
 
-def _at(data: Mapping[str, Any], path: list[str]) -> Any:
-    """Return the value at `path`; names are compared in lower case, since headers stand among them."""
+def _at(data: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+    """Return the value at `path`; the name of a header is sought in any case."""
     value: Any = data
     for key in path:
         if not isinstance(value, Mapping):
             return None
-        value = next((inner for name, inner in value.items() if str(name).lower() == key), None)
+        if "-" in key:
+            value = next((inner for name, inner in value.items() if str(name).lower() == key), None)
+        else:
+            value = value.get(key)
     return value
 
 
 def _retry_delay(details: Any, *, now: datetime) -> float | None:
-    """Read Gemini's `RetryInfo`; the delay of a per-day quota speaks of seconds and is not believed."""
-    entries = [entry for entry in details if isinstance(entry, Mapping)] if isinstance(details, list) else []
-    if any("perday" in quota.lower() for entry in entries for quota in _quota_ids(entry)):
-        return None
-    delays = (protobuf_duration(entry.get("retryDelay"), now=now) for entry in entries)
+    """Read Gemini's `google.rpc.RetryInfo`."""
+    delays = (protobuf_duration(entry.get("retryDelay"), now=now) for entry in _entries(details))
     return next((delay for delay in delays if delay is not None), None)
+
+
+def _speaks_of_days(details: Any) -> bool:
+    """Say whether a `google.rpc.QuotaFailure` names a per-day quota."""
+    return any("perday" in quota.lower() for entry in _entries(details) for quota in _quota_ids(entry))
+
+
+def _entries(details: Any) -> list[Mapping[str, Any]]:
+    return [entry for entry in details if isinstance(entry, Mapping)] if isinstance(details, list) else []
 
 
 def _quota_ids(entry: Mapping[str, Any]) -> Iterator[str]:
@@ -166,8 +195,12 @@ def _reset_headers(headers: _Headers, *, now: datetime) -> _Found:
     yield _latest(_used_up_windows(headers, now=now))
     yield _latest(_codex_windows(headers, now=now))
     for name, state, used_up, reader in _SINGLE_WINDOWS:
-        if headers.get(state, used_up).strip().lower() == used_up:
-            yield name, reader(headers.get(name), now=now)
+        if name in headers and _says(headers.get(state, used_up), used_up):
+            yield name, reader(headers[name], now=now)
+
+
+def _says(value: str, used_up: str) -> bool:
+    return value.strip().lower() == used_up or (used_up == "0" and number(value) == 0)
 
 
 def _latest(found: _Found) -> tuple[str, float | None]:
@@ -175,9 +208,9 @@ def _latest(found: _Found) -> tuple[str, float | None]:
 
 
 def _used_up_windows(headers: _Headers, *, now: datetime) -> _Found:
-    for name, remaining, reader in _COUNTED_WINDOWS:
-        if number(headers.get(remaining)) == 0:
-            yield name, reader(headers.get(name), now=now)
+    for name, state, used_up, reader in _WINDOWS:
+        if name in headers and _says(headers.get(state, ""), used_up):
+            yield name, reader(headers[name], now=now)
 
 
 def _codex_windows(headers: _Headers, *, now: datetime) -> _Found:
@@ -196,6 +229,8 @@ def _codex_windows(headers: _Headers, *, now: datetime) -> _Found:
 def _words(message: str, provider: ProviderName, *, now: datetime) -> _Found:
     if found := _TEXT_DURATIONS.search(message):
         yield "text", duration(found.group(1))
+    if found := _CHINESE_DURATION.search(message):
+        yield "text", float(found.group(1)) * _CHINESE_UNITS[found.group(2)]
     if found := _TEXT_MOMENTS.search(message):
         date, time, zone = found.groups()
         offset = {"UTC": "+00:00", "GMT": "+00:00", "Z": "+00:00"}.get((zone or "").upper(), zone or "")

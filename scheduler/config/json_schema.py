@@ -7,7 +7,7 @@ from scheduler.config.schema import ConfigFile
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _DURATION = {"type": "string", "pattern": r"^(\d+d)?(\d+h)?(\d+m)?(\d+s)?$", "minLength": 2}
 _NULL = {"type": "null"}
-_ONE_OR_MORE = ("provider", "status", "code", "type")
+_ONE_OR_MORE = ("status", "code", "type")
 
 
 def json_schema() -> dict[str, Any]:

@@ -117,6 +117,13 @@ SHAPES: Final[dict[str, tuple[Any, str]]] = {
     "problem+json": ({"type": "about:blank", "title": "Too Many Requests", "status": 429}, "rate_limit"),
     "code beside error": ({"error": {"message": "x"}, "code": "1113"}, "quota_billing"),
     "errors": ({"errors": [{"code": 1113, "message": "x"}]}, "quota_billing"),
+    "error is a list": ({"error": [{"code": 1113, "message": "x"}]}, "quota_billing"),
+    "error is a list of words": ({"error": ["1113"]}, "rate_limit"),
+    "an inner error": ({"error": {"message": "x", "innererror": {"code": "1113"}}}, "quota_billing"),
+    "error is true": ({"error": True, "code": "1113", "message": "x"}, "quota_billing"),
+    "detail around error": ({"detail": {"error": {"code": "1113"}}}, "quota_billing"),
+    "list in a string in a list": ([json.dumps([ZAI_CODE_1113])], "quota_billing"),
+    "JSON in JSON in JSON": ({"error": json.dumps({"message": json.dumps(ZAI_CODE_1113)})}, "quota_billing"),
 }
 
 
@@ -155,6 +162,74 @@ def test_json_in_json_counts_with_the_inner_status() -> None:
 def test_an_error_within_http_200_takes_its_status_from_the_body() -> None:
     """`{"code": 401, "success": false}` is a 401."""
     assert verdict(200, {"code": 401, "success": False, "msg": "no"}).error_class == "auth"
+    assert verdict(200, {"code": 401, "choices": None, "msg": "no"}).error_class == "auth"
+    assert verdict(200, {"object": "response", "code": 401, "output": []}).error_class == "auth"
+
+
+EVENT_BODIES: Final[dict[str, tuple[int, str, str]]] = {
+    "an error event": (200, 'event: error\ndata: {"code": "1113"}\n\n', "quota_billing"),
+    "an error event without its blank line": (429, 'event: error\ndata: {"code": "1113"}', "quota_billing"),
+    "a field named error": (
+        200,
+        'data: {"choices": []}\n\nerror: {"error": {"code": "1113"}}\n',
+        "quota_billing",
+    ),
+    "a comment first": (
+        200,
+        ': PROCESSING\r\n\r\ndata: {"error": {"code": "1113"}}\r\n\r\n',
+        "quota_billing",
+    ),
+    "a flat document": (200, 'data: {"object": "error", "code": 1113, "message": "x"}\n\n', "quota_billing"),
+    "a status inside": (200, 'data: {"error": {"message": "x"}, "status_code": 429}\n\n', "rate_limit"),
+    "words in a field named error": (503, "error: come back later\n", "overloaded"),
+    "events without an error": (200, 'data: {"choices": []}\n\n', "invalid_response"),
+}
+
+
+@pytest.mark.parametrize(("status", "body", "expected"), EVENT_BODIES.values(), ids=EVENT_BODIES)
+def test_events_where_a_document_was_expected_are_read(status: int, body: str, expected: str) -> None:
+    """With an error status nobody reads a stream, and some gateways name no content type."""
+    assert verdict(status, body.encode(), provider="zai").error_class == expected
+
+
+def test_events_from_a_token_endpoint_are_no_json() -> None:
+    """They prove no death: what is not JSON leaves the login as it is."""
+    result = verdict(401, b'error: {"error": "invalid_grant"}', origin=Origin.TOKEN)
+
+    assert result.error_class == "auth_unavailable"
+
+
+def test_headers_inside_an_event_count_as_headers() -> None:
+    """The HTTP answer was sent before anybody knew."""
+    body = {
+        "error": {"message": "x"},
+        "status": 429,
+        "headers": {"Retry-After": 7, "X-Should-Retry": "false"},
+    }
+    result = verdict(200, body)
+
+    assert result.wait is not None
+    assert (result.wait.until, result.should_retry) == (NOW + timedelta(seconds=7), False)
+
+
+@pytest.mark.parametrize("order", [True, False])
+def test_an_order_about_retrying_stands_in_the_verdict(order: bool) -> None:
+    """It does not change the class."""
+    result = verdict(500, headers={"x-should-retry": str(order).lower()})
+
+    assert (result.error_class, result.should_retry) == (ErrorClass.SERVER_ERROR, order)
+    assert verdict(500).should_retry is None
+
+
+def test_the_meaning_may_stand_in_the_headers_alone() -> None:
+    """An empty body, and a window that is used up."""
+    headers = {"x-codex-primary-used-percent": "100", "x-codex-primary-reset-after-seconds": "60"}
+    result = verdict(429, provider="openai-codex", headers=headers)
+
+    assert (result.error_class, result.wait and result.wait.until) == (
+        ErrorClass.QUOTA_WINDOW,
+        NOW + timedelta(minutes=1),
+    )
 
 
 def test_an_html_page_with_403_is_no_refusal_of_the_key() -> None:

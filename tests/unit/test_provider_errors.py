@@ -59,6 +59,7 @@ def test_a_recorded_answer_is_classified_as_it_states(path: Path) -> None:
     assert verdict.code == expect["code"]
     assert (verdict.wait.until if verdict.wait else None) == _expected_wait(case)
     assert verdict.rule == expect.get("rule", verdict.rule)
+    assert verdict.should_retry == expect.get("should_retry", verdict.should_retry)
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: f"{path.parent.name}/{path.stem}")
@@ -68,7 +69,7 @@ def test_a_recorded_answer_names_its_source(path: Path) -> None:
 
     assert case["source"].strip()
     assert set(case) <= KEYS
-    assert set(case["expect"]) <= {"class", "code", "rule", "until", "wait_seconds"}
+    assert set(case["expect"]) <= {"class", "code", "rule", "should_retry", "until", "wait_seconds"}
 
 
 def test_every_provider_with_rules_of_its_own_has_recorded_answers() -> None:

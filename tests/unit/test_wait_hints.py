@@ -51,6 +51,24 @@ HEADERS: Final[dict[str, tuple[dict[str, str], float]]] = {
         },
         45,
     ),
+    "an hour's window of Nous": (
+        {
+            "x-ratelimit-remaining-requests": "12",
+            "x-ratelimit-reset-requests": "45.5",
+            "x-ratelimit-remaining-requests-1h": "0",
+            "x-ratelimit-reset-requests-1h": "3500.0",
+        },
+        3500,
+    ),
+    "the one of Anthropic's unified windows that rejects": (
+        {
+            "anthropic-ratelimit-unified-5h-status": "rejected",
+            "anthropic-ratelimit-unified-5h-reset": str(EPOCH + 900),
+            "anthropic-ratelimit-unified-7d-status": "allowed_warning",
+            "anthropic-ratelimit-unified-7d-reset": str(EPOCH + 90000),
+        },
+        900,
+    ),
     "Anthropic's unified window": ({"anthropic-ratelimit-unified-reset": str(EPOCH + 3600)}, 3600),
     "Codex's epoch": (
         {"x-codex-primary-used-percent": "100", "x-codex-primary-reset-at": str(EPOCH + 60)},
@@ -104,6 +122,12 @@ TEXTS: Final[dict[str, float]] = {
     "Please retry after 45 seconds.": 45,
     "Please retry in 10h17m5.7s.": 37025.7,
     "5-hour limit reached, resets in 4hr 5min": 14700,
+    "Please try again in about 5 minutes.": 300,
+    "Please wait 30 seconds before the next request.": 30,
+    "请求过于频繁，请 30 秒后重试": 30,
+    "请在1.5小时后再试": 5400,
+    "Limit resets at: 2026-09-04 08:00:30 UTC": 30,
+    "Try again at 2026-09-04T10:01:00+02:00": 60,
     "Try again in 60 seconds": 60,
     "No deployments available. Try again in 2 hours, 3 minutes and 4 seconds.": 7384,
     "Your limit will reset at 2026-09-04T08:00:30Z": 30,
@@ -188,8 +212,11 @@ def test_a_quota_window_is_capped_at_eight_days() -> None:
 
 
 def test_the_delay_of_a_per_day_quota_is_not_believed() -> None:
-    """Gemini speaks of seconds there, and means tomorrow."""
-    assert waited(body=_gemini("46s", "GenerateRequestsPerDayPerProjectPerModel-FreeTier")) is None
+    """Gemini speaks of seconds there, and means tomorrow; its words repeat the figure."""
+    body = _gemini("46s", "GenerateRequestsPerDayPerProjectPerModel-FreeTier")
+
+    assert waited(body=body, text="You exceeded your current quota. Please retry in 46.4s.") is None
+    assert waited({"retry-after": "3600"}, body) == 3600
 
 
 def test_a_window_that_is_not_used_up_does_not_count() -> None:
