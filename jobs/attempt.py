@@ -70,3 +70,8 @@ class Wait:
 
     seconds: float = 0.0
     reason: str | None = None
+
+    def __add__(self, other: "Wait") -> "Wait":
+        """Return both waits as one."""
+        reasons = [each.reason for each in (self, other) if each.reason]
+        return Wait(self.seconds + other.seconds, "; ".join(dict.fromkeys(reasons)) or None)

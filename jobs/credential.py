@@ -15,6 +15,15 @@ class CredentialKind(StrEnum):
     NONE = "none"
 
 
+class Strategy(StrEnum):
+    """In which order the credentials of a provider are taken."""
+
+    FILL_FIRST = "fill_first"
+    ROUND_ROBIN = "round_robin"
+    LEAST_USED = "least_used"
+    RANDOM = "random"
+
+
 @dataclass(frozen=True, slots=True)
 class SecretReference:
     """Where a secret is kept: `env:NAME`, `file:PATH`, `systemd:NAME`, or a literal placeholder."""
@@ -42,6 +51,7 @@ class OAuthClient:
     client_id: str | None = None
     scopes: tuple[str, ...] = ()
     device_authorization_url: str | None = None
+    authorization_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +81,14 @@ class Credential:
     def source(self) -> str:
         """Where the secret comes from, as shown to people: never the secret."""
         return str(self.reference) if self.reference else self.kind.value
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """How a credential has been used: its requests among the ledger's newest, and the newest one's id."""
+
+    requests: int = 0
+    newest: int = 0
 
 
 @dataclass(frozen=True, slots=True)

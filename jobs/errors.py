@@ -6,9 +6,13 @@ PromptdError
 ├── Unavailable            a daemon, a database or a file cannot be reached   (exit 69)
 ├── Busy                   held or locked: try later                          (exit 75)
 ├── SecretUnreadable       a reference that yields no secret at this moment
+├── CommandFailed          a job's command gave no output that can be used
 ├── TemplateError          a prompt that cannot be rendered
+├── CompressionFailed      a text that was too long could not be made shorter
 ├── AttributionRefused     a mark that its attempt did not earn
+├── LoginFailed            a person's login that was not granted
 ├── FenceLost              a write for a run that somebody else has ended or taken over
+├── AnswerUnfit            no answer fits the schema that the job asks for
 └── ChainExhausted         no target of the chain gave an answer
 """
 
@@ -94,8 +98,16 @@ class SecretUnreadable(PromptdError):
     """A secret reference (`env:`, `file:`, `systemd:`) yields nothing at this moment."""
 
 
+class CommandFailed(PromptdError):
+    """A command of a job did not start, did not end in time, or ended with something else than 0."""
+
+
 class TemplateError(PromptdError):
     """A template does not compile, or names something that is not there."""
+
+
+class CompressionFailed(PromptdError):
+    """A text that was too long for a model is still as long: nobody could be asked to compress it."""
 
 
 class AttributionRefused(PromptdError):

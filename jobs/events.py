@@ -86,6 +86,35 @@ class FellBack:
 
 
 @dataclass(frozen=True, slots=True)
+class ChainWaits:
+    """Every target is closed, and a run waits for the first to open; `why` says which and when."""
+
+    run_id: int | None
+    seconds: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobHeld:
+    """Every target of a job is closed until known times: nothing is asked before `until`.
+
+    `first` is False where the same closed credentials hold another job already: one alert is enough.
+    """
+
+    job: str
+    until: datetime
+    reason: str
+    first: bool
+
+
+@dataclass(frozen=True, slots=True)
+class JobReleased:
+    """A held job may ask again."""
+
+    job: str
+
+
+@dataclass(frozen=True, slots=True)
 class CredentialMarked:
     """A credential, model, group or endpoint was closed; `until` None: until somebody mends it."""
 
@@ -116,6 +145,15 @@ class RefreshSettled:
 
 
 @dataclass(frozen=True, slots=True)
+class GrantEnding:
+    """A login is about to end for good: somebody has to log in again before `ends_at`. Said once."""
+
+    provider: str
+    credential: str
+    ends_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class WriteFailed:
     """The database refused a write; `kind` is `full`, `locked` or `other`."""
 
@@ -131,9 +169,13 @@ Event = (
     | AttemptSettled
     | TargetPassedOver
     | FellBack
+    | ChainWaits
+    | JobHeld
+    | JobReleased
     | CredentialMarked
     | AttributionWasRefused
     | RefreshSettled
+    | GrantEnding
     | WriteFailed
 )
 Listener = Callable[[Event], None]

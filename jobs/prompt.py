@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sized
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -14,7 +14,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from jobs.errors import TemplateError
 
-NAMES = frozenset({"job", "scheduled_for", "now", "vars"})
+NAMES = frozenset({"job", "scheduled_for", "now", "gathered", "context", "last_output", "vars"})
 LONGEST_PROMPT = 2_000_000
 _LARGEST_POWER = 64
 _FAULTS = (
@@ -69,6 +69,19 @@ def check_template(text: str) -> None:
         raise TemplateError(
             f"{unknown[0]!r} is not a name that prompts have; there are {', '.join(sorted(NAMES))}"
         )
+
+
+def asks_for(name: str, *templates: str | None) -> bool:
+    """Say whether one of these templates uses a name."""
+    return any(name in text and name in _names_in(text) for text in templates if text)
+
+
+@lru_cache(maxsize=1024)
+def _names_in(text: str) -> frozenset[str]:
+    try:
+        return frozenset(meta.find_undeclared_variables(_environment(ZoneInfo("UTC")).parse(text)))
+    except _FAULTS:
+        return NAMES  # rendering says what is wrong with it
 
 
 def render(text: str, *, zone: ZoneInfo, names: Mapping[str, Any]) -> str:

@@ -16,13 +16,25 @@ class ApiMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What a job may tune; None leaves the provider's own default."""
+    """What a job may tune; None leaves the provider's own default.
+
+    `response_format` is the JSON Schema that answers must fit, checked (`answer_schema.check`).
+    """
 
     temperature: float | None = None
     max_output_tokens: int | None = None
     reasoning_effort: str | None = None
     seed: int | None = None
+    response_format: Mapping[str, Any] | None = None
     extra_body: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """An answer that did not do, and what is said about it: the conversation goes on with both."""
+
+    answer: str
+    remark: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +44,15 @@ class Request:
     prompt: str
     system: str | None = None
     parameters: Parameters = Parameters()
+    correction: Correction | None = None
+
+    @property
+    def turns(self) -> tuple[tuple[str, str], ...]:
+        """Who said what so far, `user` or `assistant` with their text; a user is always the last."""
+        asked = ("user", self.prompt)
+        if self.correction is None:
+            return (asked,)
+        return asked, ("assistant", self.correction.answer), ("user", self.correction.remark)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Self
@@ -47,13 +47,17 @@ SCHEDULED_TRIGGERS = (Trigger.SCHEDULE, Trigger.CATCH_UP)
 class Reason(StrEnum):
     """Why a run ended as it did, where no error class says it."""
 
+    GATHER = "gather"
     TEMPLATE = "template"
+    COMPRESSION = "compression"
     TRUNCATED = "truncated"
+    SCHEMA = "schema"
     INTERNAL = "internal"
     OPERATOR = "operator"
     SHUTDOWN = "shutdown"
     OVERLAP = "overlap"
     PAUSED = "paused"
+    HELD = "held"
     LATE = "late"
     COALESCED = "coalesced"
     WINDOW = "window"
@@ -63,7 +67,10 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ClaimedRun:
-    """A run that is ours to do. `tries` is the number of this try: the fence of every write to its row."""
+    """A run that is ours to do. `tries` is the number of this try: the fence of every write to its row.
+
+    `probe`: its job is held, and it asks nevertheless what is closed for a time.
+    """
 
     id: int
     job: str
@@ -71,6 +78,7 @@ class ClaimedRun:
     trigger: Trigger
     tries: int = 0
     vars: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    probe: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +88,18 @@ class Served:
     provider: str
     model: str
     credential: str
+
+
+HOLD_MARGIN = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Why a job is not asked for a while: every target is closed. `closed` names the credentials."""
+
+    until: datetime
+    closed: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +116,8 @@ class Outcome:
     fallback_reason: ErrorClass | None = None
     fallback: bool = False
     usage: Usage = Usage()
+    hold: Hold | None = None
+    title: str | None = None
 
     @classmethod
     def succeeded(
@@ -121,9 +143,18 @@ class Outcome:
 
     @classmethod
     def failed(
-        cls, reason: ErrorClass | Reason, message: str, *, output: str | None = None, truncated: bool = False
+        cls,
+        reason: ErrorClass | Reason,
+        message: str,
+        *,
+        output: str | None = None,
+        truncated: bool = False,
+        hold: Hold | None = None,
     ) -> Self:
-        """No answer; `reason` is the first target's error class, or what failed before a model was asked."""
+        """No answer; `reason` is the first target's error class, or what failed before a model was asked.
+
+        With a `hold` the job is not asked again before its time.
+        """
         error_class = reason if isinstance(reason, ErrorClass) else None
         return cls(
             RunState.FAILED,
@@ -132,6 +163,7 @@ class Outcome:
             message=message,
             output=output,
             truncated=truncated,
+            hold=hold,
         )
 
     @classmethod

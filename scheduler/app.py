@@ -10,10 +10,12 @@ from pathlib import Path
 from sqlalchemy.exc import DBAPIError
 
 from jobs import clock
+from jobs.commands import Commands, without_secrets
 from jobs.errors import ConfigError, Fault, SecretUnreadable
 from jobs.events import Events, WriteFailed
 from jobs.providers.chain import Chain
 from jobs.providers.client import Client
+from jobs.providers.gates import Gates
 from jobs.providers.oauth import Refresher
 from jobs.providers.rules import Rules
 from jobs.providers.secrets import Keyring, SecretReader, make_secret_key
@@ -140,10 +142,12 @@ async def open_app(
             vault=vault,
             client=client,
             refresher=refresher,
+            gates=Gates(),
             events=events,
             redactor=redactor,
         )
-        workshop = Workshop(store, Chain(services), events, redactor, instance)
+        commands = Commands(without_secrets(environ, settings.registry, settings.secret_keys), redactor)
+        workshop = Workshop(store, Chain(services), events, redactor, commands, instance)
         try:
             yield App(settings, store, services, workshop, events, redactor)
         finally:

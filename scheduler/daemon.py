@@ -12,18 +12,21 @@ from sqlalchemy.exc import DBAPIError
 from jobs import clock
 from jobs.errors import FenceLost
 from jobs.events import Events, RunClaimed, RunDecided, WriteFailed
-from jobs.run import ClaimedRun, Reason
+from jobs.providers.early_refresh import EarlyRefresh
+from jobs.run import ClaimedRun, Reason, RunState
 from jobs.runner import run_job
 from jobs.secret import Redactor
 from jobs.store import instances, runs
 from jobs.store import jobs as job_verbs
 from jobs.store.engine import kind_of
+from jobs.store.holds import note_probes
 from jobs.store.jobs import JobState
 from jobs.store.runs import NewRun
 from scheduler import __version__
 from scheduler.app import App, open_app
 from scheduler.clock_work import ClockWork
 from scheduler.config.settings import CatchUp, ScheduledJob, Settings
+from scheduler.holds import Holds, probes_of
 from scheduler.http_server import HttpServer
 from scheduler.logs import hear
 from scheduler.metrics import Metrics
@@ -49,6 +52,8 @@ class Daemon:
         self._states: dict[str, JobState] = {}
         self._watched_since = clock.utcnow()
         self._clock_work = ClockWork(self._look)
+        self._holds = Holds(app, self._jobs)
+        self._early_refresh = EarlyRefresh(app.services, settings.targets())
         self._workers = WorkerPool(self._work, limit=settings.limits.max_concurrent_runs)
         self._stopping = asyncio.Event()
         self._planned = False
@@ -60,6 +65,8 @@ class Daemon:
         if self._http is not None:
             await self._http.start()
         supervisor = asyncio.create_task(self._supervise(), name="supervisor")
+        early = asyncio.create_task(self._early_refresh.watch(), name="early refresh")
+        early.add_done_callback(_tell_if_broken)
         try:
             await self._begin()
             asked = asyncio.create_task(self._stopping.wait(), name="stop")
@@ -67,6 +74,7 @@ class Daemon:
             if supervisor.done():
                 supervisor.result()  # a daemon that nobody watches over does not go on
         finally:
+            early.cancel()
             await self._end()
             supervisor.cancel()
 
@@ -105,20 +113,26 @@ class Daemon:
 
     async def _look(self, names: list[str]) -> Mapping[str, datetime | None]:
         """Plan the named jobs, claim what is due in one transaction, hand it to the workers."""
+        now = clock.utcnow()
+        standing = await self._holds.standing(now=now)
+        probing = probes_of(standing, names, now=now)
         plans: dict[str, Plan] = {}
         for number, name in enumerate(names):
             if number % JOBS_A_BREATH == JOBS_A_BREATH - 1:
                 await asyncio.sleep(0)
-            plans[name] = self._plan(name)
+            plans[name] = self._plan(name, held=name in standing, probes=name in probing)
         new = [run for name, made in plans.items() for run in _rows_of(name, made)]
         if new:
-            await self._claim(new, plans)
+            await self._claim(new, plans, probing)
+        begun = [run.job for run in new if run.state is RunState.QUEUED]
+        freed = [name for name in names if name not in standing]
+        self._workers.submit(await self._holds.release(freed, busy=begun, now=now))
         for name, made in plans.items():
             if made.decisions:
                 self._states[name] = _with_cursor(self._states[name], made.cursor)
         return {name: made.next_instant for name, made in plans.items()}
 
-    def _plan(self, name: str) -> Plan:
+    def _plan(self, name: str, *, held: bool, probes: bool) -> Plan:
         job, state = self._jobs[name], self._states[name]
         assert job.schedule is not None
         return plan(
@@ -127,11 +141,15 @@ class Daemon:
             now=clock.utcnow(),
             watched_since=self._watched_since,
             policy=Policy(
-                job.misfire_grace_time, job.catch_up is CatchUp.LATEST, paused=state.paused_at is not None
+                job.misfire_grace_time,
+                job.catch_up is CatchUp.LATEST,
+                paused=state.paused_at is not None,
+                held=held,
+                probes=probes,
             ),
         )
 
-    async def _claim(self, new: list[NewRun], plans: Mapping[str, Plan]) -> None:
+    async def _claim(self, new: list[NewRun], plans: Mapping[str, Plan], probing: Mapping[str, str]) -> None:
         now = clock.utcnow()
         claimed = await self._app.store.write(
             runs.claim,
@@ -140,7 +158,10 @@ class Daemon:
             instance_id=self._app.workshop.instance_id,
             now=now,
         )
-        self._workers.submit(claimed.ours)
+        probes = [run for run in claimed.ours if run.job in probing]
+        if probes:
+            await self._app.store.write(note_probes, {probing[run.job] for run in probes}, now=now)
+        self._workers.submit(replace(run, probe=run in probes) for run in claimed.ours)
         for run in claimed.ours:
             self._app.events.emit(RunClaimed(run, (now - run.scheduled_for).total_seconds()))
         for row in claimed.final:
@@ -178,6 +199,7 @@ class Daemon:
     async def _beat(self, instance: int) -> None:
         try:
             await self._app.store.write(instances.beat, instance, now=clock.utcnow())
+            self._clock_work.hasten(await self._holds.over(now=clock.utcnow()))
             left = await self._app.store.write(runs.recover, instance_id=instance, now=clock.utcnow())
         except DBAPIError as exc:
             self._app.events.emit(WriteFailed(kind_of(exc), type(exc).__name__))
@@ -244,7 +266,7 @@ async def run_daemon(
     `attend` is given the daemon before it starts, to listen to it or to stop it.
     """
     events = Events(hear)
-    used = {target.provider for job in settings.jobs.values() for target in job.job.chain}
+    used = {target.provider for job in settings.jobs.values() for target in job.job.targets}
     metrics = Metrics(version=__version__, job_names=settings.jobs, providers=sorted(used))
     events.listen(metrics.hear)
     async with open_app(
@@ -268,6 +290,12 @@ def _rows_of(name: str, made: Plan) -> list[NewRun]:
         )
         for decision in made.decisions
     ]
+
+
+def _tell_if_broken(early: "asyncio.Task[None]") -> None:
+    """Say that logins are refreshed by their runs only from here on, and why."""
+    if not early.cancelled() and early.exception() is not None:
+        logger.error("refreshing logins early has ended: %r; runs refresh their own", early.exception())
 
 
 def _key_of(job: ScheduledJob) -> str:

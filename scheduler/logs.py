@@ -10,7 +10,7 @@ from typing import Any, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from jobs.events import AttributionWasRefused, Event, RunDecided, RunFinished
+from jobs.events import AttributionWasRefused, Event, GrantEnding, RunDecided, RunFinished
 from jobs.run import ClaimedRun, Outcome, RunState
 from jobs.secret import Redactor
 from scheduler.config.settings import LogFormat
@@ -60,6 +60,8 @@ def hear(event: Event) -> None:
     match event:
         case AttributionWasRefused():
             say = logger.error
+        case GrantEnding():
+            say = logger.warning
         case RunFinished(outcome=outcome) if outcome.state in _WARNINGS:
             say = logger.warning
         case RunDecided(state=state) if state in _WARNINGS:

@@ -1,20 +1,24 @@
-"""One run, now, in this process: for `job run` and `ask`. The same `run_job` as the daemon's."""
+"""One run, now, in this process: for `job run`, `ask` and `drill`. The same `run_job` as the daemon's."""
 
 import asyncio
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from jobs import clock
 from jobs.definition import Job
+from jobs.errors import Busy
+from jobs.providers.call import Drill
 from jobs.run import Outcome, Reason, Trigger
 from jobs.runner import run_job
 from jobs.secret import Redactor
 from jobs.store import runs
+from jobs.store.holds import HeldJob
 from scheduler.app import App, ensure_database, keep_beating, open_app
 from scheduler.config.settings import Settings
+from scheduler.holds import Holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,20 +38,43 @@ def run_now(
     environ: Mapping[str, str],
     redactor: Redactor,
     values: Mapping[str, Any] | None = None,
+    force: bool = False,
+    drill: Drill | None = None,
 ) -> Ended:
-    """Run a job to its end and return it. Ctrl-C cancels the run, and it is recorded so."""
+    """Run a job to its end and return it. Ctrl-C cancels the run, and it is recorded so.
+
+    Raises Busy when the job is held, unless with `force`: then the run asks what is closed for a time. In a
+    `drill` the providers that it names fail before a request leaves, and nothing is marked.
+    """
     ensure_database(settings)
 
     async def main() -> Ended:
         async with open_app(settings, environ=environ, kind="command", redactor=redactor) as app:
-            return await _cancellable(app, job, trigger, zone, values)
+            return await _cancellable(app, job, trigger, zone, values, force, drill)
 
     return asyncio.run(main())
 
 
+async def _hold_of(app: App, job: Job) -> HeldJob | None:
+    standing = await Holds(app, app.settings.jobs).standing(now=clock.utcnow())
+    return standing.get(job.name)
+
+
 async def _cancellable(
-    app: App, job: Job, trigger: Trigger, zone: ZoneInfo, values: Mapping[str, Any] | None
+    app: App,
+    job: Job,
+    trigger: Trigger,
+    zone: ZoneInfo,
+    values: Mapping[str, Any] | None,
+    force: bool,
+    drill: Drill | None,
 ) -> Ended:
+    held = await _hold_of(app, job) if trigger is Trigger.MANUAL else None
+    if held is not None and not force:
+        raise Busy(
+            f"{job.name} is held until {held.held_until:%Y-%m-%d %H:%M:%S} UTC: {held.hold_reason}; "
+            "`promptd auth reset` what can be used again, or ask nevertheless with --force"
+        )
     run = await app.store.write(
         runs.add,
         job=job.name,
@@ -57,7 +84,8 @@ async def _cancellable(
         values=values,
     )
     beating = asyncio.create_task(keep_beating(app))
-    task = asyncio.create_task(run_job(run, job, app.workshop, zone=zone))
+    run = replace(run, probe=held is not None)
+    task = asyncio.create_task(run_job(run, job, app.workshop, zone=zone, drill=drill))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, task.cancel, Reason.OPERATOR)

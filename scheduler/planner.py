@@ -14,11 +14,16 @@ _MOST_GRACE = timedelta(hours=2)
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How a job's late and missed instants are judged; `misfire_grace_time` None takes half the period."""
+    """How a job's late and missed instants are judged; `misfire_grace_time` None takes half the period.
+
+    A `held` job skips what it would run; with `probes` the newest instant goes through nevertheless.
+    """
 
     misfire_grace_time: timedelta | None = None
     catches_up: bool = True
     paused: bool = False
+    held: bool = False
+    probes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +55,10 @@ def plan(
     Instants up to `watched_since` fell due while no daemon was up and obey `catches_up`; later ones are
     judged by the grace time. A clock that stands behind the cursor owes nothing.
     """
-    decided = _merged(_decisions(schedule, cursor, now, watched_since, policy))
-    return Plan(tuple(decided), max(cursor, now), schedule.after(max(cursor, now)))
+    decisions = _decisions(schedule, cursor, now, watched_since, policy)
+    if policy.held:
+        decisions = _held_back(decisions, probes=policy.probes)
+    return Plan(tuple(_merged(decisions)), max(cursor, now), schedule.after(max(cursor, now)))
 
 
 def grace_of(period: timedelta) -> timedelta:
@@ -95,6 +102,23 @@ def _watched(instant: datetime, following: datetime | None, now: datetime, polic
     if now - instant > grace:
         return Decision(instant, RunState.MISSED, Trigger.SCHEDULE, Reason.LATE)
     return Decision(instant, RunState.QUEUED, Trigger.SCHEDULE)
+
+
+def _held_back(decisions: Iterator[Decision], *, probes: bool) -> Iterator[Decision]:
+    """Skip what would run; but for the newest instant, where that is the probe."""
+    newest: Decision | None = None
+    for decision in decisions:
+        if newest is not None:
+            yield _skipped(newest)
+        newest = decision
+    if newest is not None:
+        yield newest if probes else _skipped(newest)
+
+
+def _skipped(decision: Decision) -> Decision:
+    if decision.state is not RunState.QUEUED:
+        return decision
+    return replace(decision, state=RunState.SKIPPED, reason=Reason.HELD)
 
 
 def _merged(decisions: Iterator[Decision]) -> Iterator[Decision]:

@@ -28,8 +28,8 @@ def read_snapshot(
 ) -> Snapshot:
     """Read everything that a scrape shows."""
     states = job_verbs.states(connection)
-    closed = job_verbs.closed_jobs(connection)
-    used = {target.provider for job in settings.jobs.values() for target in job.job.chain}
+    closed = job_verbs.closed_jobs(connection, now=now)
+    used = {target.provider for job in settings.jobs.values() for target in job.job.targets}
     return Snapshot(
         jobs=job_figures(
             settings.jobs,
@@ -53,7 +53,7 @@ def keyless_providers(
     connection: Connection, settings: Settings, vault: Vault, *, now: datetime
 ) -> list[str]:
     """Say of each provider that jobs name, and none of whose secrets can be read now, why not."""
-    used = {target.provider for job in settings.jobs.values() for target in job.job.chain}
+    used = {target.provider for job in settings.jobs.values() for target in job.job.targets}
     opened = (
         (name, vault.look(connection, settings.registry.provider(name), now=now)) for name in sorted(used)
     )

@@ -1,20 +1,39 @@
 """What the chain is asked and what it answers: values, and the budget that one call of it has."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from jobs import clock
 from jobs.attempt import Attempt, Purpose, Step, Wait
 from jobs.errors import ErrorClass, PromptdError
-from jobs.providers.recovery import MOST_REQUESTS, MOST_TARGETS, goes_on
-from jobs.request import Completion
+from jobs.names import ProviderName
+from jobs.providers.openings import Opening
+from jobs.providers.recovery import MOST_REQUESTS, MOST_TARGETS, RECOVERY, TOO_LONG, Onward, goes_on
+from jobs.request import Completion, Request
 from jobs.target import Target
+
+Shrink = Callable[[Request, ErrorClass], Awaitable[Request]]
+"""Makes a request that was too long smaller, once; raises what ends the run when it cannot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drill:
+    """A rehearsal: the named providers fail before a request leaves, and nobody is marked."""
+
+    failures: Mapping[ProviderName, ErrorClass]
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """For whom the chain works, and what it may do. `deadline` is a moment of `clock.monotonic`."""
+    """For whom the chain works, and what it may do. `deadline` is a moment of `clock.monotonic`.
+
+    `first` is the index of the target to begin with: a call that belongs to an earlier answer never goes
+    back behind it. `through_closed` asks also what is closed for a time: the run is a probe. `waits` lets
+    it wait for the earliest opening when every target is closed. `only` is the label of the one credential
+    that may be used, and is asked once: the call is a check of it. `timeout` bounds each of its requests
+    where it is shorter than the provider's.
+    """
 
     targets: tuple[Target, ...]
     deadline: float
@@ -23,14 +42,27 @@ class Call:
     purpose: Purpose = Purpose.MAIN
     fallback_on: frozenset[ErrorClass] = frozenset()
     repeat_safe: bool = False
+    first: int = 0
+    shrink: Shrink | None = None
+    drill: Drill | None = None
+    through_closed: bool = False
+    waits: bool = True
+    only: str | None = None
+    timeout: timedelta | None = None
+
+    @property
+    def asked(self) -> tuple[Target, ...]:
+        """The targets that a call may ask: the first five from where it begins."""
+        return self.targets[: self.first + MOST_TARGETS]
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A proved answer, who gave it, and for what class the first target was left (None: it answered)."""
+    """A proved answer, what was asked, who gave it, and for what class the first target was left, if any."""
 
     completion: Completion
     attempt: Attempt
+    request: Request
     fallback_reason: ErrorClass | None = None
 
 
@@ -44,10 +76,14 @@ class Left:
 
 
 class ChainExhausted(PromptdError):
-    """No target gave an answer; `left` tells of each, in order. The first one's class is the run's."""
+    """No target gave an answer; `left` tells of each, in order. The first one's class is the run's.
 
-    def __init__(self, left: Sequence[Left]) -> None:
+    `opening` says when the earliest target opens again, where every one is closed for a known time.
+    """
+
+    def __init__(self, left: Sequence[Left], opening: Opening | None = None) -> None:
         self.left = tuple(left)
+        self.opening = opening
         super().__init__("; ".join(f"{each.target}: {each.error_class}: {each.message}" for each in left))
 
     @property
@@ -58,11 +94,18 @@ class ChainExhausted(PromptdError):
 
 @dataclass(slots=True)
 class Progress:
-    """Where one call of the chain stands, and what it has spent over all of its targets."""
+    """Where one call of the chain stands, and what it has spent over all of its targets.
+
+    `request` is what is asked now: a smaller one once it was too long. `reached` is the furthest target
+    that a request was sent to, None before the first.
+    """
 
     call: Call
+    request: Request
     index: int = 0
     requests: int = 0
+    reached: int | None = None
+    shrunk: bool = False
     wait: Wait = field(default_factory=Wait)
 
     @property
@@ -70,11 +113,14 @@ class Progress:
         """The target that is asked now."""
         return self.call.targets[self.index]
 
-    @property
-    def following(self) -> Target | None:
-        """The target after it, None at the end of the chain or of what a call may ask."""
-        after = self.index + 1
-        return self.call.targets[after] if after < min(len(self.call.targets), MOST_TARGETS) else None
+    def following(self, error_class: ErrorClass) -> int | None:
+        """Return the index of the target that comes next for this class; None when there is none.
+
+        What is too long for one target goes only to one that says `larger_context`.
+        """
+        later = range(self.index + 1, len(self.call.asked))
+        too_long = error_class in TOO_LONG
+        return next((at for at in later if not too_long or self.call.targets[at].larger_context), None)
 
     @property
     def time_left(self) -> timedelta:
@@ -96,13 +142,24 @@ class Progress:
 
         Only the primary's missing key stops a chain: a fallback without one is passed over.
         """
-        if self.following is None or self.spent:
+        following = self.following(error_class)
+        if following is None or self.spent:
             return Step.STOP
         if error_class is ErrorClass.CONFIG_ERROR and self.index > 0:
             return Step.NEXT_TARGET
         allowed = goes_on(
             error_class,
             allowed=self.call.fallback_on,
-            other_provider=self.following.provider != self.target.provider,
+            other_provider=self.call.targets[following].provider != self.target.provider,
+            larger_context=self.call.targets[following].larger_context,
         )
         return Step.NEXT_TARGET if allowed else Step.STOP
+
+    def may_wait(self, error_class: ErrorClass) -> bool:
+        """Say whether it helps to wait: not where the request itself, or a missing key, is to blame."""
+        passed_over = error_class is ErrorClass.CONFIG_ERROR and self.index > 0
+        return passed_over or RECOVERY[error_class].onward is Onward.ALWAYS
+
+    def may_shrink(self, error_class: ErrorClass) -> bool:
+        """Say whether the request may be made smaller for this class: once in a call, if at all."""
+        return error_class in TOO_LONG and self.call.shrink is not None and not self.shrunk and not self.spent

@@ -1,10 +1,25 @@
 """The chain: one loop over targets. A failure to resolve and a failure to answer lead on in one way."""
 
-from jobs.attempt import Step
-from jobs.events import FellBack
+import asyncio
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection
+
+from jobs import clock
+from jobs.attempt import Step, Wait
+from jobs.events import ChainWaits, FellBack
 from jobs.providers.call import Answered, Call, ChainExhausted, Left, Progress
+from jobs.providers.openings import Opening, earliest
+from jobs.providers.resolve import PassedOver
+from jobs.providers.settle import choose, pass_over
 from jobs.providers.stay import Services, Stay
 from jobs.request import Request
+from jobs.store import attempts
+from jobs.store.attempts import Place
+from jobs.target import Target
+
+MOST_WAITS = 12
+LOOK_AGAIN = timedelta(seconds=5)
 
 
 class Chain:
@@ -16,19 +31,90 @@ class Chain:
     async def complete(self, request: Request, call: Call) -> Answered:
         """Return the first proved answer of the chain; raises ChainExhausted.
 
-        At most 5 targets and 12 requests, refreshes counted; the caller's deadline bounds all of it.
+        At most 5 targets and 12 requests, refreshes counted; the caller's deadline bounds all of it. When
+        every target is closed and one opens within the deadline, it is waited for.
         """
-        progress = Progress(call)
-        left: list[Left] = []
+        progress = Progress(call, request, index=call.first)
+        left: dict[int, Left] = {}
+        waits = 0
         while True:
-            ended = await Stay(self._services, request, progress).run()
+            ended = await Stay(self._services, progress).run()
             if not isinstance(ended, Left):
-                return Answered(*ended, fallback_reason=left[0].error_class if left else None)
-            left.append(ended)
-            following = progress.following
-            if following is None or progress.step_out(ended.error_class) is Step.STOP:
-                raise ChainExhausted(left)
-            self._services.events.emit(
-                FellBack(call.run_id, ended.target.provider, following.provider, ended.error_class)
-            )
-            progress.index += 1
+                completion, attempt = ended
+                reason = left[call.first].error_class if attempt.target_index != call.first else None
+                return Answered(completion, attempt, progress.request, reason)
+            left[progress.index] = ended
+            if await self._went_on(progress, ended):
+                continue
+            waits += 1
+            if waits > MOST_WAITS or not await self._waited(progress, ended):
+                opening = await self.opening(call.asked[call.first :])
+                raise ChainExhausted([left[index] for index in sorted(left)], opening)
+
+    async def opening(self, targets: tuple[Target, ...]) -> Opening | None:
+        """Return when the first of these targets opens again, if every one is closed for a known time."""
+        return await self._services.store.insist(_opening, self._services, targets, now=clock.utcnow())
+
+    async def _went_on(self, progress: Progress, ended: Left) -> bool:
+        """Move to the next target, if there is one that may be asked."""
+        following = progress.following(ended.error_class)
+        if following is None or progress.step_out(ended.error_class) is Step.STOP:
+            return False
+        for skipped in range(progress.index + 1, following):
+            await self._skip(progress, skipped, ended)
+        to = progress.call.targets[following].provider
+        self._services.events.emit(
+            FellBack(progress.call.run_id, ended.target.provider, to, ended.error_class)
+        )
+        progress.index = following
+        return True
+
+    async def _skip(self, progress: Progress, index: int, ended: Left) -> None:
+        call = progress.call
+        why = PassedOver(ended.error_class, "what was too long is only given to a target with larger_context")
+        place = Place(call.run_id, call.tries, call.purpose, index)
+        await self._services.store.insist(
+            pass_over, place, call.targets[index], why, Step.NEXT_TARGET, clock.utcnow()
+        )
+
+    async def _waited(self, progress: Progress, ended: Left) -> bool:
+        """Wait for an opening that lies within the deadline, and go to its target.
+
+        A try that has asked a target does not go back behind it: only it and those after it are waited for.
+        """
+        call = progress.call
+        if not call.waits or progress.spent or not progress.may_wait(ended.error_class):
+            return False
+        at = call.first if progress.reached is None else progress.reached
+        opening = await self.opening(call.asked[at:])
+        if opening is None:
+            return False
+        seconds = (opening.at - clock.utcnow()).total_seconds()
+        if seconds >= progress.time_left.total_seconds():
+            return False
+        if call.run_id is not None:
+            await self._services.store.insist(attempts.amend_recovery, call.run_id, Step.RETRY)
+        self._services.events.emit(ChainWaits(call.run_id, seconds, str(opening)))
+        started = clock.monotonic()
+        await self._until(opening.at, call.asked[at:])
+        progress.wait += Wait(clock.monotonic() - started, str(opening))
+        progress.index = at
+        return True
+
+    async def _until(self, moment: datetime, targets: tuple[Target, ...]) -> None:
+        """Sleep until then, or until somebody opens one of the targets sooner."""
+        while (left := (moment - clock.utcnow()).total_seconds()) > 0:
+            await asyncio.sleep(min(left, LOOK_AGAIN.total_seconds()))
+            sooner = await self.opening(targets)
+            if sooner is None or sooner.at < moment:
+                return
+
+
+def _opening(
+    connection: Connection, services: Services, targets: tuple[Target, ...], *, now: datetime
+) -> Opening | None:
+    resolutions = []
+    for target in targets:
+        provider = services.registry.provider(target.provider)
+        resolutions.append((target, choose(connection, services.vault, provider, target, now=now)))
+    return earliest(resolutions)

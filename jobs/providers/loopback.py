@@ -13,6 +13,7 @@ import h11
 
 from jobs import clock
 from jobs.providers.loopback_replies import Document, Endpoint, Received, Reply, Wire, json_object
+from jobs.providers.loopback_tokens import TokenDesk, token_of
 
 MAX_BODY = 16 * 1024 * 1024
 MAX_HEAD = 64 * 1024
@@ -129,51 +130,6 @@ class _Connection(asyncio.Protocol):
         asyncio.get_running_loop().call_later(_LINGER, self.transport.abort)
 
 
-class _TokenDesk:
-    """Grants refreshes; when `single_use`, a refresh token that was exchanged is worth nothing."""
-
-    def __init__(self, *, single_use: bool, revoke_on_reuse: bool) -> None:
-        self._single_use = single_use
-        self._revoke_on_reuse = revoke_on_reuse
-        self._used: set[str] = set()
-        self._revoked: set[str] = set()
-        self._first: dict[str, str] = {}  # refresh token → the first one of its login
-
-    def refusal(self, token: str | None) -> Reply | None:
-        """Return the answer to a token that is spent or revoked, None for a good one."""
-        if not self._single_use or token is None:
-            return None
-        login = self._first.get(token, token)
-        code = "refresh_token_invalidated" if login in self._revoked else "refresh_token_reused"
-        if login not in self._revoked and token not in self._used:
-            return None
-        if self._revoke_on_reuse:
-            self._revoked.add(login)
-        # The words and shape of auth.openai.com, which are not RFC 6749's.
-        return Reply.error(401, code=code, type="invalid_request_error", message="Please sign in again.")
-
-    def settle(self, token: str | None, wire: Wire) -> None:
-        """Take note of an exchange: it counts from here, even if its answer is lost on the way."""
-        if token is None or wire.status != 200:
-            return
-        new = json_object(b"".join(wire.pieces)).get("refresh_token")
-        if new in (None, token):
-            return
-        self._used.add(token)
-        self._first[str(new)] = self._first.get(token, token)
-
-    @staticmethod
-    def grant(received: Received) -> Reply:
-        """Answer a request that no script is for (RFC 6749, section 6)."""
-        match received.form().get("grant_type"), received.key:
-            case "refresh_token", str():
-                return Reply.tokens(access_token="access-{number}", refresh_token="refresh-{number}")
-            case None | "refresh_token", _:
-                return Reply.token_error(400, "invalid_request")
-            case _:
-                return Reply.token_error(400, "unsupported_grant_type")
-
-
 def _codex_refusal(received: Received) -> Reply | None:
     """Return what the Codex backend says to a request that it would not take."""
     asked = received.document()
@@ -210,6 +166,7 @@ class Loopback:
     base_url: str  # with any prefix before /v1, too
     codex_url: str  # the Codex backend's: insists on a stream, on no store, and on an account header
     token_url: str
+    device_url: str  # where a device login begins (RFC 8628)
 
     def __init__(
         self, host: str = "127.0.0.1", port: int = 0, *, single_use: bool = False,
@@ -218,7 +175,7 @@ class Loopback:
         if not host.startswith("127.") or not IPv4Address(host).is_loopback:
             raise ValueError(f"{host!r} is not loopback: give 127.0.0.1")
         self.host, self.port = host, port
-        self._desk = _TokenDesk(single_use=single_use, revoke_on_reuse=revoke_on_reuse)
+        self._desk = TokenDesk(single_use=single_use, revoke_on_reuse=revoke_on_reuse)
         self._requests: deque[Received] = deque(maxlen=keep)
         self._count = 0
         self._scripts: dict[tuple[Endpoint | None, str | None, str | None], deque[Reply]] = {}
@@ -241,7 +198,7 @@ class Loopback:
         self.port = self.server.sockets[0].getsockname()[1]
         self.origin = f"http://{self.host}:{self.port}"
         self.base_url, self.codex_url = f"{self.origin}/v1", f"{self.origin}/codex"
-        self.token_url = f"{self.origin}{Endpoint.TOKEN}"
+        self.token_url, self.device_url = f"{self.origin}{Endpoint.TOKEN}", f"{self.origin}{Endpoint.DEVICE}"
 
     async def stop(self) -> None:
         """Drop every connection, whatever it waits for, and listen no more."""
@@ -267,7 +224,7 @@ class Loopback:
     ) -> None:
         """Answer such requests with these replies in order, the last one for ever; replaces its like.
 
-        The most specific script wins (key before model); a token endpoint's key is the refresh token.
+        The most specific script wins (key before model); a token endpoint's key is what is exchanged.
         """
         if not replies:
             raise ValueError("a script has at least one reply")
@@ -308,7 +265,7 @@ class Loopback:
             prompt=_prompt(asked), query=query,
         )  # fmt: skip
         if endpoint is Endpoint.TOKEN:
-            received = replace(received, key=received.form().get("refresh_token"))
+            received = replace(received, key=token_of(received))
         with self._lock:
             self._requests.append(received)
         self._news.set()
@@ -345,5 +302,7 @@ class Loopback:
                 return Reply.json(200, {"object": "list", "data": [{"id": "loopback", "object": "model"}]})
             case Endpoint.TOKEN:
                 return self._desk.grant(received)
+            case Endpoint.DEVICE:
+                return self._desk.begin(received, self.origin)
             case Endpoint.CHAT | Endpoint.RESPONSES | Endpoint.CODEX:
                 return Reply.text("You said: {prompt}")

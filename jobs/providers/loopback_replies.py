@@ -27,6 +27,7 @@ class Endpoint(StrEnum):
     RESPONSES = "/v1/responses"
     CODEX = "/codex/responses"
     TOKEN = "/oauth/token"
+    DEVICE = "/oauth/device/code"
     MODELS = "/v1/models"
 
 
@@ -42,9 +43,9 @@ _ENDING: dict[Finish, tuple[str, str | None]] = {  # the same in a Responses doc
 class Received:
     """One request as it came in. Its `repr` shows neither key, headers, query nor body.
 
-    `headers` keeps order, case and duplicates; `key` is the bearer key, and at the token endpoint the
-    refresh token; `prompt` is the last thing a user said; `number` counts the server's requests from
-    1; `endpoint` is None for a path that is not served.
+    `headers` keeps order, case and duplicates; `key` is the bearer key, and at the token endpoint what
+    is exchanged; `prompt` is the last thing a user said; `number` counts the server's requests from 1;
+    `endpoint` is None for a path that is not served.
     """
 
     method: str

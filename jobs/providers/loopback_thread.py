@@ -24,6 +24,7 @@ class ThreadedLoopback:
     base_url: str
     codex_url: str
     token_url: str
+    device_url: str
 
     def __init__(self, host: str = "127.0.0.1", port: int = 0, **options: Any) -> None:
         self._loopback = Loopback(host, port, **options)
@@ -53,7 +54,7 @@ class ThreadedLoopback:
                 self._end()
         self.port, self.origin = self._loopback.port, self._loopback.origin
         self.base_url, self.codex_url = self._loopback.base_url, self._loopback.codex_url
-        self.token_url = self._loopback.token_url
+        self.token_url, self.device_url = self._loopback.token_url, self._loopback.device_url
 
     def stop(self) -> None:
         """Drop every connection and end the thread; requests stay readable."""

@@ -1,12 +1,10 @@
 """Refreshing a login (RFC 6749 section 6): one refresher at a time, no token sent twice blindly."""
 
 import asyncio
-import base64
-import json
-import uuid
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection
@@ -18,21 +16,24 @@ from jobs.errors import ErrorClass
 from jobs.providers.answer import Answer
 from jobs.providers.client import Client
 from jobs.providers.secrets import Keyring
+from jobs.providers.token_grant import Grant, granted
+from jobs.providers.vault import way_in
 from jobs.request import ApiMode
-from jobs.secret import Redactor, Secret
+from jobs.secret import Redactor
 from jobs.store import attempts as attempt_verbs
 from jobs.store import credentials, tokens
 from jobs.store.attempts import Place
 from jobs.store.store import Store
-from jobs.store.tokens import SealedTokens
+from jobs.store.tokens import SealedTokens, TokenVerb, leave_tokens
 from jobs.target import Target
 
 REQUEST_TIMEOUT = timedelta(seconds=30)
 _LEASE = timedelta(seconds=60)
 _LEASE_POLL = 0.1
-_OK = 200
+_CLOSE_TIMEOUT = REQUEST_TIMEOUT + timedelta(seconds=15)
 _MULTIPLE_CHOICES = 300
-_OF_A_REFRESH = (ErrorClass.AUTH_DEAD, ErrorClass.AUTH_UNAVAILABLE)
+_ANSWER_LOST_UPSTREAM = (504, 524)  # a gateway has waited for it in vain (RFC 9110, 15.6.5; Cloudflare's own)
+OF_A_REFRESH = (ErrorClass.AUTH_DEAD, ErrorClass.AUTH_UNAVAILABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +51,28 @@ class Unanswerable:
 
 @dataclass(frozen=True, slots=True)
 class Refreshed:
-    """The token endpoint gave new tokens; they are committed."""
+    """The token endpoint gave new tokens.
+
+    `store_tokens` commits them, and has to run in the transaction that settles the attempt: see `together`.
+    """
 
     attempt: Attempt
     answer: Answer
     seconds: float
+    store_tokens: TokenVerb = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The token endpoint was asked and gave none; its attempt is still to be settled."""
+    """The token endpoint was asked and gave none.
+
+    `store_tokens` commits what that means for the refresh token, in the transaction that settles the attempt.
+    """
 
     attempt: Attempt
     answer: Answer
     seconds: float
+    store_tokens: TokenVerb = field(repr=False)
 
 
 Refresh = Adopted | Unanswerable | Refreshed | Refused
@@ -78,8 +87,14 @@ class Refresher:
         self._under_way: set[asyncio.Task[Any]] = set()
 
     async def close(self) -> None:
-        """Wait for refreshes under way: each is bounded, and its new token must not be lost."""
-        await asyncio.gather(*self._under_way, return_exceptions=True)
+        """Wait for refreshes under way: each is bounded, and its new token must not be lost.
+
+        Only a database that takes no write keeps one beyond that; it is given up.
+        """
+        if self._under_way:
+            _, left = await asyncio.wait(self._under_way, timeout=_CLOSE_TIMEOUT.total_seconds())
+            for task in left:
+                task.cancel()
 
     async def refresh(
         self,
@@ -117,14 +132,14 @@ class Refresher:
         left: timedelta,
         settle: Callable[[Refresh], Awaitable[T]],
     ) -> T:
-        owner = uuid.uuid4().hex
+        owner = tokens.new_owner()
         sealed = await self._lease(readable, owner, left)
         if not isinstance(sealed, SealedTokens):
             return await settle(sealed)
         try:
             return await settle(await self._ask(readable, sealed, place, target))
         finally:
-            await self._store.write(tokens.release_lease, readable.credential, owner=owner)
+            await self._store.insist(tokens.release_lease, readable.credential, owner=owner)
 
     async def _lease(
         self, readable: Readable, owner: str, left: timedelta
@@ -140,53 +155,77 @@ class Refresher:
             await asyncio.sleep(_LEASE_POLL)
 
     async def _ask(self, readable: Readable, sealed: SealedTokens, place: Place, target: Target) -> Refresh:
-        oauth = readable.credential.oauth
-        client_id = (oauth and oauth.client_id) or sealed.client_id
-        if oauth is None or sealed.refresh_token is None or client_id is None:
-            return Unanswerable(
-                ErrorClass.AUTH_DEAD,
-                "this login cannot be refreshed: it has no refresh token or client id; log in again",
-            )
-        if sealed.spent_by is not None:
-            return Unanswerable(
-                ErrorClass.AUTH_DEAD,
-                f"the answer to the refresh of attempt {sealed.spent_by} was lost: its token may be spent; "
-                "log in again",
-            )
-        attempt = await self._store.write(
-            _open, readable, sealed, place, target, oauth.token_url, now=clock.utcnow()
+        asked = refresh_request(readable, sealed)
+        if isinstance(asked, Unanswerable):
+            return asked
+        token_url, client_id, refresh_token = asked
+        secret = self._keyring.unseal(refresh_token)
+        self._redactor.learn([secret])
+        attempt = await self._store.insist(
+            _open, readable, sealed, place, target, token_url, now=clock.utcnow()
         )
-        form = {
-            "grant_type": "refresh_token",
-            "refresh_token": self._keyring.unseal(sealed.refresh_token).reveal(),
-            "client_id": client_id,
-        }
-        self._redactor.learn([Secret(form["refresh_token"])])
+        if attempt is None:
+            return Adopted()
+        form = {"grant_type": "refresh_token", "refresh_token": secret.reveal(), "client_id": client_id}
         started = clock.monotonic()
-        answer = await self._client.post_form(oauth.token_url, form, timeout=REQUEST_TIMEOUT)
+        answer = await self._client.post_form(token_url, form, timeout=REQUEST_TIMEOUT)
         seconds = clock.monotonic() - started
-        granted = _granted(answer)
-        if granted is None:
-            if not answer.left or (answer.status is not None and answer.status >= _MULTIPLE_CHOICES):
-                await self._store.write(tokens.unspend, sealed)
-            return Refused(attempt, answer, seconds)
-        await self._store.write(tokens.replace, sealed, self._resealed(sealed, granted, clock.utcnow()))
-        return Refreshed(attempt, answer, seconds)
+        grant = granted(answer, now=clock.utcnow())
+        if grant is not None:
+            new = self._resealed(sealed, grant)
+            return Refreshed(attempt, answer, seconds, partial(_store, sealed, new, attempt))
+        unspend = partial(tokens.unspend, sealed=sealed, attempt_id=attempt.id)
+        return Refused(attempt, answer, seconds, leave_tokens if _may_be_taken(answer) else unspend)
 
-    def _resealed(self, sealed: SealedTokens, granted: Mapping[str, Any], now: datetime) -> SealedTokens:
-        access = Secret(granted["access_token"])
-        refresh = granted.get("refresh_token")
-        secrets = [access, *([Secret(refresh)] if isinstance(refresh, str) and refresh else [])]
-        self._redactor.learn(secrets)
+    def _resealed(self, sealed: SealedTokens, grant: Grant) -> SealedTokens:
+        """Return the login's row after a refresh. A grant whose end is not told again keeps the one told."""
+        self._redactor.learn(grant.secrets)
+        ends_at = grant.ends_at or sealed.grant_ends_at
         return replace(
             sealed,
             generation=sealed.generation + 1,
-            access_token=self._keyring.seal(access),
-            refresh_token=self._keyring.seal(secrets[1]) if len(secrets) > 1 else sealed.refresh_token,
-            issued_at=now,
-            expires_at=_expiry(granted, now),
+            access_token=self._keyring.seal(grant.access),
+            refresh_token=self._keyring.seal(grant.refresh) if grant.refresh else sealed.refresh_token,
+            issued_at=grant.issued_at,
+            expires_at=grant.expires_at,
             spent_by=None,
+            lease_owner=None,
+            lease_until=None,
+            grant_ends_at=ends_at,
+            grant_warned_at=sealed.grant_warned_at if ends_at == sealed.grant_ends_at else None,
         )
+
+
+def refresh_request(readable: Readable, sealed: SealedTokens) -> tuple[str, str, bytes] | Unanswerable:
+    """Return token URL, client id and sealed refresh token, or why nothing may be sent."""
+    oauth = readable.credential.oauth
+    client_id = (oauth and oauth.client_id) or sealed.client_id
+    again = f"log in again with {way_in(readable.credential)}"
+    if oauth is None or sealed.refresh_token is None or client_id is None:
+        lacking = f"this login cannot be refreshed: it has no refresh token or client id; {again}"
+        return Unanswerable(ErrorClass.AUTH_DEAD, lacking)
+    if sealed.spent_by is not None:
+        lost = f"the answer to the refresh of attempt {sealed.spent_by} was lost: its token may be spent"
+        return Unanswerable(ErrorClass.AUTH_DEAD, f"{lost}; {again}")
+    return oauth.token_url, client_id, sealed.refresh_token
+
+
+def _store(old: SealedTokens, new: SealedTokens, attempt: Attempt, connection: Connection) -> None:
+    """Put new tokens in the place of the old ones, unless a newer login stands there."""
+    if tokens.replace(connection, old, new):
+        tokens.lift_refusals(connection, new, since=attempt.started_at)
+
+
+def _may_be_taken(answer: Answer) -> bool:
+    """Say whether the endpoint may have exchanged the token, although nobody heard of a new one."""
+    if answer.status is None:
+        return answer.left
+    return answer.status < _MULTIPLE_CHOICES or answer.status in _ANSWER_LOST_UPSTREAM
+
+
+def _state(sealed: SealedTokens) -> tuple[object, ...]:
+    """Return what must not have changed between taking the lease and sending."""
+    return sealed.login_id, sealed.generation, sealed.lease_owner, sealed.spent_by
 
 
 def _is_another(sealed: SealedTokens, readable: Readable) -> bool:
@@ -199,7 +238,7 @@ def _take_lease(
     """Become the one refresher, unless there is nothing left to refresh; None while another one is."""
     credential = readable.credential
     sealed = tokens.load(connection, credential.provider, credential.label)
-    if sealed is not None and _is_another(sealed, readable):
+    if sealed is None or _is_another(sealed, readable):
         return Adopted()
     if _was_refused(connection, readable, now=now):
         return Adopted()
@@ -210,7 +249,7 @@ def _was_refused(connection: Connection, readable: Readable, *, now: datetime) -
     """Say whether a refresh of this login has just failed: there is no point in asking again."""
     return any(
         mark.credential == readable.credential.label
-        and mark.error_class in _OF_A_REFRESH
+        and mark.error_class in OF_A_REFRESH
         and mark.closed_until(now, fingerprints=readable.fingerprints, only_credential=False)
         for mark in credentials.marks_of(connection, readable.credential.provider)
     )
@@ -225,8 +264,14 @@ def _open(
     token_url: str,
     *,
     now: datetime,
-) -> Attempt:
-    """Commit the attempt and that its refresh token is spent, before either leaves."""
+) -> Attempt | None:
+    """Commit the attempt and that its refresh token is spent, before either leaves.
+
+    None, and nothing written, when the lease was lost or another login stored since it was taken.
+    """
+    stands = tokens.load(connection, sealed.provider, sealed.label)
+    if stands is None or _state(stands) != _state(sealed):
+        return None
     place = replace(place, purpose=Purpose.REFRESH)
     attempt_id = attempt_verbs.insert_sent(
         connection, place, target, readable.credential, base_url=token_url, wait=Wait(), now=now
@@ -244,44 +289,3 @@ def _open(
         secret=None,
         fingerprint=readable.fingerprint,
     )
-
-
-def _granted(answer: Answer) -> Mapping[str, Any] | None:
-    if answer.status != _OK:
-        return None
-    try:
-        document = json.loads(answer.body)
-    except (ValueError, RecursionError):
-        return None
-    token = document.get("access_token") if isinstance(document, dict) else None
-    carriable = isinstance(token, str) and token.isascii() and token.isprintable()
-    return document if carriable and token else None
-
-
-def _expiry(granted: Mapping[str, Any], now: datetime) -> datetime | None:
-    lifetime = granted.get("expires_in")
-    if isinstance(lifetime, int | float) and 0 < lifetime < timedelta(days=3650).total_seconds():
-        return now + timedelta(seconds=lifetime)
-    return expiry_of(Secret(granted["access_token"]))
-
-
-def expiry_of(token: Secret) -> datetime | None:
-    """Return the `exp` of a JSON web token (RFC 7519), unverified; None for an opaque token."""
-    claims = claims_of(token)
-    moment = claims.get("exp")
-    if isinstance(moment, int | float) and 0 < moment < datetime.max.replace(tzinfo=UTC).timestamp():
-        return datetime.fromtimestamp(moment, UTC)
-    return None
-
-
-def claims_of(token: Secret) -> Mapping[str, Any]:
-    """Return the claims of a JSON web token, unverified: for the client id and account that it names."""
-
-    parts = token.reveal().split(".")
-    if len(parts) != 3:
-        return {}
-    try:
-        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-    except (ValueError, RecursionError):
-        return {}
-    return claims if isinstance(claims, dict) else {}

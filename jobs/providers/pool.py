@@ -1,10 +1,12 @@
 """Which credential of a provider may be used now: pure, from marks, order and what was refused already."""
 
-from collections.abc import Collection, Sequence
+import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import assert_never
 
-from jobs.credential import Readable
+from jobs.credential import Readable, Strategy, Use
 from jobs.errors import ErrorClass
 from jobs.mark import FOR_EVER, Mark
 from jobs.target import Target
@@ -22,25 +24,74 @@ class Closed:
     mark: Mark | None
 
 
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """What the choice of a credential depends on, besides marks.
+
+    `refused` labels and `refused_groups` are not taken again; `same` is taken before all others.
+    `through_closed` takes also what is closed for a time, after everything that is open. `only` is the label
+    of the one credential that is meant, where not all are.
+    """
+
+    refused: frozenset[str] = frozenset()
+    refused_groups: frozenset[str] = frozenset()
+    same: str | None = None
+    through_closed: bool = False
+    only: str | None = None
+
+
+def ordered(
+    candidates: Sequence[Readable], strategy: Strategy, used: Mapping[str, Use]
+) -> Sequence[Readable]:
+    """Return credentials in the order in which they are to be tried; `used` is by label.
+
+    `round_robin` begins with the one whose last request is the longest ago, `least_used` with the one that
+    was asked least; whoever shares a place keeps the order of the configuration.
+    """
+
+    def use(candidate: Readable) -> Use:
+        return used.get(candidate.credential.label, Use())
+
+    match strategy:
+        case Strategy.FILL_FIRST:
+            return candidates
+        case Strategy.ROUND_ROBIN:
+            return sorted(candidates, key=lambda each: use(each).newest)
+        case Strategy.LEAST_USED:
+            return sorted(candidates, key=lambda each: use(each).requests)
+        case Strategy.RANDOM:
+            return random.sample(candidates, len(candidates))
+        case _:
+            assert_never(strategy)
+
+
 def first_open(
     candidates: Sequence[Readable],
     marks: Sequence[Mark],
     target: Target,
     *,
-    refused: Collection[str] = (),
+    habits: Habits,
     only_credential: bool,
     now: datetime,
 ) -> Readable | list[Closed]:
-    """Return the first candidate that nothing closes (`fill_first`), else why each one is closed."""
+    """Return the first candidate that nothing closes, else why each one is closed."""
     closed = []
-    for candidate in candidates:
+    for candidate in sorted(candidates, key=lambda each: each.credential.label != habits.same):
         why = closure(candidate, marks, target, only_credential=only_credential, now=now)
-        if why is None and candidate.credential.label in refused:
+        if why is None and _is_refused(candidate, habits):
             why = Closed(candidate, FOR_EVER, None)
         if why is None:
             return candidate
         closed.append(why)
+    through = (why for why in closed if why.until != FOR_EVER and not _is_refused(why.credential, habits))
+    if habits.through_closed and (opened := next(through, None)):
+        return opened.credential
     return closed
+
+
+def _is_refused(candidate: Readable, habits: Habits) -> bool:
+    credential = candidate.credential
+    return credential.label in habits.refused or credential.quota_group in habits.refused_groups
 
 
 def closure(

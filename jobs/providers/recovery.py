@@ -26,7 +26,7 @@ class Onward(StrEnum):
     ALWAYS = "always"
     OTHER_PROVIDER = "other_provider"
     IF_JOB_ALLOWS = "if_job_allows"
-    NEVER = "never"
+    LARGER_CONTEXT = "larger_context"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,9 @@ class Recovery:
     """A row of the table: what is tried, in order, and what is marked.
 
     `again` more requests go to the same credential, each after the next of `delays`. `scope` None marks
-    nothing. `marks_after` failures of the endpoint in a row are needed before a mark is made.
+    nothing. `marks_after` failures of the endpoint in a row are needed before a mark is made. `shrinks`
+    makes the request smaller, where the job has it so. `heals`: time alone opens what is marked, so it is
+    worth waiting for; what is not named so needs somebody to mend it.
     """
 
     again: int = 0
@@ -49,6 +51,8 @@ class Recovery:
     lasts_from_step: int | None = None
     marks_after: int = 1
     needs_repeat_safe: bool = False
+    shrinks: bool = False
+    heals: bool = False
 
 
 _ENDPOINT_LADDER = (timedelta(seconds=15), _MINUTE)
@@ -65,9 +69,12 @@ RECOVERY: Mapping[ErrorClass, Recovery] = MappingProxyType(
         ErrorClass.AUTH_DEAD: Recovery(
             refreshes=True, rotates=True, scope=Scope.CREDENTIAL, ladder=(_HOUR,), lasts_from_step=1
         ),
-        ErrorClass.AUTH_UNAVAILABLE: Recovery(rotates=True, scope=Scope.CREDENTIAL, ladder=(_MINUTE,)),
+        ErrorClass.AUTH_UNAVAILABLE: Recovery(
+            heals=True, rotates=True, scope=Scope.CREDENTIAL, ladder=(_MINUTE,)
+        ),
         ErrorClass.PERMISSION: Recovery(rotates=True, scope=Scope.CREDENTIAL_MODEL, ladder=(5 * _MINUTE,)),
         ErrorClass.RATE_LIMIT: Recovery(
+            heals=True,
             again=1,
             waits_for_hint=True,
             rotates=True,
@@ -76,16 +83,19 @@ RECOVERY: Mapping[ErrorClass, Recovery] = MappingProxyType(
             believes_hint=True,
         ),
         ErrorClass.RATE_LIMIT_UPSTREAM: Recovery(
-            scope=Scope.ENDPOINT_MODEL, ladder=_RATE_LADDER, believes_hint=True
+            heals=True, scope=Scope.ENDPOINT_MODEL, ladder=_RATE_LADDER, believes_hint=True
         ),
         ErrorClass.QUOTA_WINDOW: Recovery(
-            rotates=True, scope=Scope.GROUP, ladder=(_HOUR,), believes_hint=True
+            heals=True, rotates=True, scope=Scope.GROUP, ladder=(_HOUR,), believes_hint=True
         ),
-        ErrorClass.QUOTA_BILLING: Recovery(rotates=True, scope=Scope.GROUP, ladder=_BILLING_LADDER),
+        ErrorClass.QUOTA_BILLING: Recovery(
+            heals=True, rotates=True, scope=Scope.GROUP, ladder=_BILLING_LADDER
+        ),
         ErrorClass.OVERLOADED: Recovery(
-            again=2, delays=_BACKOFF, scope=Scope.ENDPOINT_MODEL, ladder=_ENDPOINT_LADDER
+            heals=True, again=2, delays=_BACKOFF, scope=Scope.ENDPOINT_MODEL, ladder=_ENDPOINT_LADDER
         ),
         ErrorClass.SERVER_ERROR: Recovery(
+            heals=True,
             again=2,
             delays=_BACKOFF,
             scope=Scope.ENDPOINT,
@@ -93,6 +103,7 @@ RECOVERY: Mapping[ErrorClass, Recovery] = MappingProxyType(
             marks_after=ENDPOINT_FAILURES_IN_A_ROW,
         ),
         ErrorClass.TIMEOUT: Recovery(
+            heals=True,
             again=1,
             needs_repeat_safe=True,
             scope=Scope.ENDPOINT,
@@ -100,6 +111,7 @@ RECOVERY: Mapping[ErrorClass, Recovery] = MappingProxyType(
             marks_after=ENDPOINT_FAILURES_IN_A_ROW,
         ),
         ErrorClass.CONNECTION: Recovery(
+            heals=True,
             again=1,
             delays=_BACKOFF,
             scope=Scope.ENDPOINT,
@@ -107,13 +119,14 @@ RECOVERY: Mapping[ErrorClass, Recovery] = MappingProxyType(
             marks_after=ENDPOINT_FAILURES_IN_A_ROW,
         ),
         ErrorClass.INVALID_RESPONSE: Recovery(
+            heals=True,
             again=1,
             scope=Scope.ENDPOINT,
             ladder=_ENDPOINT_LADDER,
             marks_after=ENDPOINT_FAILURES_IN_A_ROW,
         ),
-        ErrorClass.CONTEXT_OVERFLOW: Recovery(onward=Onward.NEVER),
-        ErrorClass.PAYLOAD_TOO_LARGE: Recovery(onward=Onward.NEVER),
+        ErrorClass.CONTEXT_OVERFLOW: Recovery(shrinks=True, onward=Onward.LARGER_CONTEXT),
+        ErrorClass.PAYLOAD_TOO_LARGE: Recovery(shrinks=True, onward=Onward.LARGER_CONTEXT),
         ErrorClass.CONTENT_FILTER: Recovery(onward=Onward.IF_JOB_ALLOWS),
         ErrorClass.MODEL_NOT_FOUND: Recovery(scope=Scope.CREDENTIAL_MODEL, ladder=(_HOUR,)),
         ErrorClass.ENTITLEMENT: Recovery(scope=Scope.CREDENTIAL_MODEL, ladder=(24 * _HOUR,)),
@@ -124,15 +137,21 @@ RECOVERY: Mapping[ErrorClass, Recovery] = MappingProxyType(
 )
 
 
+TOO_LONG = frozenset(each for each, row in RECOVERY.items() if row.shrinks)
+
+
 @dataclass(slots=True)
 class Visit:
     """What has been spent at one target: a fresh one for each, so no target pays for another.
 
-    `refused` holds labels that this run will not use again; `refreshed` those whose one refresh is spent.
+    `refused` holds labels that this run will not use again, `refused_groups` quota groups; `refreshed`
+    labels whose one refresh is spent. `same` is the label that the next request is to use again, if it can.
     """
 
     again: dict[ErrorClass, int] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
+    refused_groups: set[str] = field(default_factory=set)
+    same: str | None = None
     refreshed: set[str] = field(default_factory=set)
 
 
@@ -142,15 +161,19 @@ class Situation:
 
     `hint` is how long the provider asks to wait; `left` how long the deadline still allows;
     `requests_left` what the budget still allows; `verifiable` is False for a certificate that does not
-    verify, which no second request mends.
+    verify, which no second request mends. `may_retry` is what the provider says of it, `may_shrink` whether
+    the request can still be made smaller.
     """
 
     label: str
+    quota_group: str
     left: timedelta
     requests_left: int
     can_refresh: bool = False
     repeat_safe: bool = False
     verifiable: bool = True
+    may_retry: bool = True
+    may_shrink: bool = False
     hint: timedelta | None = None
 
 
@@ -174,12 +197,20 @@ def next_at_target(error_class: ErrorClass, visit: Visit, now: Situation, *, jit
         return Next(Step.NEXT_TARGET)
     if row.refreshes and now.can_refresh and now.label not in visit.refreshed:
         visit.refreshed.add(now.label)
+        visit.same = now.label
         return Next(Step.REFRESH)
+    if row.shrinks and now.may_shrink:
+        visit.same = now.label
+        return Next(Step.COMPRESS)
     retry = _retry(error_class, row, visit, now, jitter)
     if retry is not None:
         visit.again[error_class] = visit.again.get(error_class, 0) + 1
+        visit.same = now.label
         return retry
+    visit.same = None
     visit.refused.add(now.label)
+    if row.scope is not None and row.scope.on_group:
+        visit.refused_groups.add(now.quota_group)
     return Next(Step.NEXT_CREDENTIAL if row.rotates else Step.NEXT_TARGET)
 
 
@@ -187,7 +218,9 @@ def _retry(
     error_class: ErrorClass, row: Recovery, visit: Visit, now: Situation, jitter: float
 ) -> Next | None:
     spent = visit.again.get(error_class, 0)
-    if spent >= row.again or not now.verifiable or (row.needs_repeat_safe and not now.repeat_safe):
+    if not (now.may_retry and now.verifiable):
+        return None
+    if spent >= row.again or (row.needs_repeat_safe and not now.repeat_safe):
         return None
     if row.waits_for_hint:
         hint = now.hint
@@ -202,10 +235,13 @@ def _retry(
     return Next(Step.RETRY, delay, "backoff") if delay < now.left else None
 
 
-def goes_on(error_class: ErrorClass, *, allowed: frozenset[ErrorClass], other_provider: bool) -> bool:
+def goes_on(
+    error_class: ErrorClass, *, allowed: frozenset[ErrorClass], other_provider: bool, larger_context: bool
+) -> bool:
     """Say whether a target left for this class may be followed by the next one of the chain.
 
-    `allowed` is the job's `fallback_on`; `other_provider` whether the next target is another provider's.
+    `allowed` is the job's `fallback_on`; `other_provider` whether the next target is another provider's,
+    `larger_context` whether it says so of itself.
     """
     match RECOVERY[error_class].onward:
         case Onward.ALWAYS:
@@ -214,5 +250,5 @@ def goes_on(error_class: ErrorClass, *, allowed: frozenset[ErrorClass], other_pr
             return other_provider
         case Onward.IF_JOB_ALLOWS:
             return error_class in allowed
-        case Onward.NEVER:
-            return False
+        case Onward.LARGER_CONTEXT:
+            return larger_context

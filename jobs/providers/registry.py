@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 import yaml
 
-from jobs.credential import Credential, CredentialKind, OAuthClient, SecretReference
+from jobs.credential import Credential, CredentialKind, OAuthClient, SecretReference, Strategy
 from jobs.names import ProviderName, normal_url, slug, spelling
 from jobs.providers.rows import CredentialRow, ProviderRow
 from jobs.providers.rules import Rule
@@ -51,6 +51,8 @@ class Provider:
     store: bool | None = None
     output_limit: bool = True
     timeout: timedelta = DEFAULT_TIMEOUT
+    strategy: Strategy = Strategy.FILL_FIRST
+    max_concurrency: int | None = None
     aggregator: bool = False
     errors: tuple[Rule, ...] = ()
 
@@ -97,7 +99,7 @@ class Registry:
         """Return the other names of a provider, sorted."""
         return tuple(sorted(alias for alias, owner in self._aliases.items() if owner == name != alias))
 
-    def target(self, provider: str, model: str) -> Target:
+    def target(self, provider: str, model: str, *, larger_context: bool = False) -> Target:
         """Return a target of a known provider; raises UnknownProvider or ProviderFault."""
         known = self._providers[self.canonical(provider)]
         if known.base_url is None:
@@ -110,7 +112,7 @@ class Registry:
                 f"no key is configured for {known.name}",
                 f"list a credential under providers.{known.name}.credentials, or say auth: none",
             )
-        return Target(known.name, model, known.base_url, known.api_mode)
+        return Target(known.name, model, known.base_url, known.api_mode, larger_context)
 
     def add(self, entry: str, row: ProviderRow) -> ProviderName:
         """Take in one entry of a user's `providers:`; raises ProviderFault."""
@@ -193,6 +195,8 @@ def _provider(name: str, row: ProviderRow) -> Provider:
         store=row.store,
         output_limit=row.output_limit is not False,
         timeout=row.timeout or DEFAULT_TIMEOUT,
+        strategy=row.strategy or Strategy.FILL_FIRST,
+        max_concurrency=row.max_concurrency,
         aggregator=bool(row.aggregator),
         errors=row.errors,
     )
@@ -242,7 +246,9 @@ def _oauth_client(c: CredentialRow, row: ProviderRow) -> OAuthClient:
         raise ProviderFault(
             "credentials", f"the login {c.label!r} has no token_url", "add oauth.token_url: https://…"
         )
-    client = OAuthClient(token_url, own.client_id, own.scopes, own.device_authorization_url)
+    client = OAuthClient(
+        token_url, own.client_id, own.scopes, own.device_authorization_url, own.authorization_url
+    )
     if default is None:
         return client
     return replace(
@@ -250,4 +256,5 @@ def _oauth_client(c: CredentialRow, row: ProviderRow) -> OAuthClient:
         client_id=client.client_id or default.client_id,
         scopes=client.scopes or default.scopes,
         device_authorization_url=client.device_authorization_url or default.device_authorization_url,
+        authorization_url=client.authorization_url or default.authorization_url,
     )

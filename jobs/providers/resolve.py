@@ -1,6 +1,6 @@
 """Resolving a target: from its provider's credentials and marks to one credential, or why none."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -8,7 +8,7 @@ from jobs.credential import Readable, Unreadable
 from jobs.errors import ErrorClass
 from jobs.mark import Mark
 from jobs.names import ProviderName
-from jobs.providers.pool import Closed, class_of, first_open, words
+from jobs.providers.pool import Closed, Habits, class_of, first_open, words
 from jobs.target import Target
 
 
@@ -42,19 +42,21 @@ def resolve_runtime_provider(
     *,
     credentials: Sequence[Readable | Unreadable],
     marks: Sequence[Mark],
-    refused: Collection[str] = (),
+    habits: Habits = Habits(),
     now: datetime,
 ) -> Resolved | PassedOver:
     """Choose the credential for a target. Pure: a failure to resolve is a value like any other.
 
-    `config_error` means that not one secret of the provider can be read.
+    `credentials` stand in the order in which they are to be tried. `config_error` means that not one secret
+    of the provider can be read.
     """
-    keyless = no_key(target.provider, credentials)
+    meant = [each for each in credentials if habits.only in (None, each.credential.label)]
+    keyless = no_key(target.provider, meant)
     if keyless is not None:
         return PassedOver(ErrorClass.CONFIG_ERROR, keyless)
-    readable = [each for each in credentials if isinstance(each, Readable)]
+    readable = [each for each in meant if isinstance(each, Readable)]
     chosen = first_open(
-        readable, marks, target, refused=refused, only_credential=len(credentials) == 1, now=now
+        readable, marks, target, habits=habits, only_credential=len(credentials) == 1, now=now
     )
     if isinstance(chosen, Readable):
         return Resolved(chosen)

@@ -4,9 +4,9 @@ import re
 from datetime import timedelta
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
 
-from jobs.credential import SecretReference
+from jobs.credential import SecretReference, Strategy
 from jobs.names import normal_url
 from jobs.providers.rules import Rule
 from jobs.request import ApiMode
@@ -56,6 +56,7 @@ class OAuthRow(_Row):
     client_id: str | None = None
     scopes: tuple[str, ...] = ()
     device_authorization_url: HttpUrl | None = None
+    authorization_url: HttpUrl | None = None
 
 
 class CredentialRow(_Row):
@@ -82,7 +83,8 @@ class ProviderRow(_Row):
     stream: bool | None = None
     store: bool | None = None
     output_limit: bool | None = None
-    strategy: Literal["fill_first"] | None = None
+    strategy: Strategy | None = None
+    max_concurrency: Annotated[int, Strict(), Field(ge=1, le=10_000)] | None = None
     timeout: Duration | None = None
     credentials: tuple[CredentialRow, ...] = ()
     errors: tuple[Rule, ...] = ()

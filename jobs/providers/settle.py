@@ -1,16 +1,17 @@
 """Opening and settling attempts: verbs that choose, write and mark in one transaction."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection
 
 from jobs.attempt import Attempt, Purpose, Step, Wait
-from jobs.credential import Readable
+from jobs.credential import Readable, Strategy, Unreadable
 from jobs.errors import AttributionRefused, ErrorClass
 from jobs.mark import DEFAULT_SOURCE, Mark, NewMark
 from jobs.providers.answer import WaitHint
+from jobs.providers.pool import Habits, ordered
 from jobs.providers.recovery import RECOVERY
 from jobs.providers.registry import Provider
 from jobs.providers.resolve import PassedOver, Resolved, resolve_runtime_provider
@@ -46,6 +47,43 @@ class Settled:
     refused_attribution: str | None = None
 
 
+def choose(
+    connection: Connection,
+    vault: Vault,
+    provider: Provider,
+    target: Target,
+    *,
+    habits: Habits = Habits(),
+    now: datetime,
+) -> Resolved | PassedOver:
+    """Resolve a target from its provider's credentials and marks as they stand; keeps their rows in step."""
+    return resolved(connection, vault.open(connection, provider, now=now), provider, target, habits, now)
+
+
+def resolved(
+    connection: Connection,
+    opened: Sequence[Readable | Unreadable],
+    provider: Provider,
+    target: Target,
+    habits: Habits,
+    now: datetime,
+) -> Resolved | PassedOver:
+    """Resolve a target from credentials that were opened already; writes nothing."""
+    readable = [each for each in opened if isinstance(each, Readable)]
+    counts = len(readable) > 1 and provider.strategy in (Strategy.ROUND_ROBIN, Strategy.LEAST_USED)
+    used = attempts.uses(connection, provider.name) if counts else {}
+    return resolve_runtime_provider(
+        target,
+        credentials=[
+            *ordered(readable, provider.strategy, used),
+            *(each for each in opened if isinstance(each, Unreadable)),
+        ],
+        marks=credentials.marks_of(connection, provider.name),
+        habits=habits,
+        now=now,
+    )
+
+
 def open_attempt(
     connection: Connection,
     vault: Vault,
@@ -53,8 +91,8 @@ def open_attempt(
     target: Target,
     place: Place,
     *,
-    refused: Collection[str],
-    use_stale: Collection[str],
+    habits: Habits,
+    refreshes: Callable[[str], bool],
     wait: Wait,
     recovery: Callable[[ErrorClass], Step] | None,
     now: datetime,
@@ -62,32 +100,34 @@ def open_attempt(
     """Resolve a target and commit the attempt, or the reason why it is passed over.
 
     `recovery` says what follows a target that is passed over; None when it was asked before and has only
-    run out of credentials, which is no passing over. A login in `use_stale` is not refreshed again.
+    run out of credentials, which is no passing over. `refreshes` says of a stale login's label whether it
+    is to be refreshed first.
     """
-    resolution = resolve_runtime_provider(
-        target,
-        credentials=vault.open(connection, provider, now=now),
-        marks=credentials.marks_of(connection, provider.name),
-        refused=refused,
-        now=now,
-    )
+    resolution = choose(connection, vault, provider, target, habits=habits, now=now)
     if isinstance(resolution, PassedOver):
         if recovery is not None:
-            attempts.insert_passed_over(
-                connection,
-                place,
-                target,
-                error_class=resolution.error_class,
-                message=resolution.message,
-                code=resolution.code,
-                recovery=recovery(resolution.error_class),
-                now=now,
-            )
+            pass_over(connection, place, target, resolution, recovery(resolution.error_class), now)
         return resolution
     readable = resolution.readable
-    if readable.stale and readable.credential.label not in use_stale:
+    if readable.stale and refreshes(readable.credential.label):
         return NeedsRefresh(readable)
     return Opened(_sent(connection, place, target, readable, target.base_url, wait, now), readable)
+
+
+def pass_over(
+    connection: Connection, place: Place, target: Target, passed: PassedOver, recovery: Step, now: datetime
+) -> None:
+    """Write that a target is not asked, why, and what follows."""
+    attempts.insert_passed_over(
+        connection,
+        place,
+        target,
+        error_class=passed.error_class,
+        message=passed.message,
+        code=passed.code,
+        recovery=recovery,
+        now=now,
+    )
 
 
 def _sent(
@@ -125,12 +165,14 @@ def settle_success(
     http_status: int,
     request_id: str | None,
     latency: float,
+    marks: bool = True,
 ) -> None:
-    """Write a good answer, and lift what it disproves. `latency` in seconds."""
+    """Write a good answer, and lift what it disproves, unless it was a drill's. `latency` in seconds."""
     attempts.settle_succeeded(
         connection, attempt, usage=usage, http_status=http_status, request_id=request_id, latency=latency
     )
-    credentials.clear_by_success(connection, attempt)
+    if marks:
+        credentials.clear_by_success(connection, attempt)
 
 
 def settle_failure(
@@ -143,20 +185,22 @@ def settle_failure(
     wait: WaitHint | None,
     chosen: Step,
     onward: Step,
-    refused: Collection[str],
+    habits: Habits,
     now: datetime,
+    marks: bool = True,
 ) -> Settled:
     """Write a failure, the mark it earned and what is done next, together.
 
-    Another credential is only next where one is open after the mark; else `onward` is.
+    Another credential is only next where one is open after the mark; else `onward` is. Without `marks`
+    nobody is blamed: it was a drill.
     """
     mark, refusal = None, None
-    if chosen not in (Step.RETRY, Step.REFRESH):
+    if marks and chosen not in (Step.RETRY, Step.REFRESH, Step.COMPRESS):
         mark, refusal = _mark(connection, attempt, failure, wait, now)
     step = chosen
     if chosen is Step.NEXT_CREDENTIAL:
-        again = _another(connection, vault, provider, attempt.target, refused, now)
-        step = Step.NEXT_CREDENTIAL if again else onward
+        another = choose(connection, vault, provider, attempt.target, habits=habits, now=now)
+        step = Step.NEXT_CREDENTIAL if isinstance(another, Resolved) else onward
     elif chosen is Step.NEXT_TARGET:
         step = onward
     attempts.settle_failed(connection, attempt, failure, recovery=step)
@@ -173,8 +217,9 @@ def record_unsent(
     failure: Failure,
     *,
     onward: Step,
-    refused: Collection[str],
+    habits: Habits,
     now: datetime,
+    marks: bool = True,
 ) -> Settled:
     """Write a refresh that could not be asked for, as the failed attempt that earns its credential's mark."""
     oauth = readable.credential.oauth
@@ -190,8 +235,9 @@ def record_unsent(
         wait=None,
         chosen=Step.NEXT_CREDENTIAL,
         onward=onward,
-        refused=refused,
+        habits=habits,
         now=now,
+        marks=marks,
     )
 
 
@@ -218,21 +264,3 @@ def _mark(
         return credentials.mark(connection, attempt, earned, now=now), None
     except AttributionRefused as exc:
         return None, str(exc)
-
-
-def _another(
-    connection: Connection,
-    vault: Vault,
-    provider: Provider,
-    target: Target,
-    refused: Collection[str],
-    now: datetime,
-) -> bool:
-    resolution = resolve_runtime_provider(
-        target,
-        credentials=vault.open(connection, provider, now=now),
-        marks=credentials.marks_of(connection, provider.name),
-        refused=refused,
-        now=now,
-    )
-    return isinstance(resolution, Resolved)

@@ -1,20 +1,18 @@
 """The credentials of a provider as they can be used at this moment: secrets read, logins opened."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import Connection
 
 from jobs.credential import Credential, CredentialKind, Readable, Unreadable
 from jobs.errors import SecretUnreadable
+from jobs.providers.login_times import is_stale
 from jobs.providers.registry import Provider
 from jobs.providers.secrets import Keyring, SecretReader
 from jobs.secret import Secret
 from jobs.store import credentials as credential_verbs
 from jobs.store import tokens
-from jobs.store.tokens import SealedTokens
 
-_EARLY = timedelta(minutes=5)
-_EARLY_SHARE = 10
 _NO_SECRET = "keyless"
 
 
@@ -80,9 +78,7 @@ class Vault:
     ) -> Readable | Unreadable:
         sealed = tokens.load(connection, credential.provider, credential.label)
         if sealed is None:
-            return Unreadable(
-                credential, f"nobody has logged in; try `promptd auth import {credential.provider}`"
-            )
+            return Unreadable(credential, f"nobody has logged in; try {way_in(credential)}")
         secret = self.keyring.unseal(sealed.access_token)
         self._reader.learn(secret)
         return Readable(
@@ -101,9 +97,10 @@ class Vault:
         return self._fingerprints[secret]
 
 
-def is_stale(sealed: SealedTokens, *, now: datetime) -> bool:
-    """Say whether an access token is to be refreshed: within 5 min, or a tenth of its life, of its end."""
-    if sealed.expires_at is None:
-        return False
-    early = min(_EARLY, (sealed.expires_at - sealed.issued_at) / _EARLY_SHARE)
-    return now >= sealed.expires_at - early
+def way_in(credential: Credential) -> str:
+    """Return the command that makes a login for a credential, as people are told it."""
+    oauth = credential.oauth
+    has_own = oauth is not None and (oauth.device_authorization_url or oauth.authorization_url)
+    if credential.provider == "openai-codex" and not has_own:
+        return "`promptd auth import codex`"
+    return f"`promptd auth login {credential.provider} {credential.label}`"

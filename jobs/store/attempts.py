@@ -7,13 +7,15 @@ from typing import Any
 from sqlalchemy import Connection, func, insert, or_, select, update
 
 from jobs.attempt import Attempt, AttemptOutcome, Purpose, Step, Wait
-from jobs.credential import Credential
+from jobs.credential import Credential, Use
 from jobs.errors import ErrorClass
 from jobs.request import Usage
 from jobs.store.tables import attempts, credentials
 from jobs.target import Target
 
 LONGEST_MESSAGE = 200
+DRILL_RULE = "drill"
+_USES_ARE_COUNTED_OVER = 10_000
 _COUNTED_ON_ENDPOINT = (
     ErrorClass.SERVER_ERROR,
     ErrorClass.TIMEOUT,
@@ -165,10 +167,38 @@ def settle_failed(connection: Connection, attempt: Attempt, failure: Failure, *,
     )
 
 
+def uses(connection: Connection, provider: str) -> dict[str, Use]:
+    """Return how a provider's credentials were used, by label: over the ledger's newest 10,000 attempts."""
+    newest = select(func.coalesce(func.max(attempts.c.id), 0)).scalar_subquery()
+    rows = connection.execute(
+        select(attempts.c.credential, func.count(), func.max(attempts.c.id))
+        .where(
+            attempts.c.provider == provider,
+            attempts.c.credential.is_not(None),
+            attempts.c.purpose != Purpose.REFRESH,
+            attempts.c.id > newest - _USES_ARE_COUNTED_OVER,
+        )
+        .group_by(attempts.c.credential)
+    )
+    return {label: Use(requests, last) for label, requests, last in rows}
+
+
+def amend_recovery(connection: Connection, run_id: int, recovery: Step) -> None:
+    """Say what really came after a run's newest attempt: it is known only once its whole chain has failed."""
+    newest = select(func.max(attempts.c.id)).where(
+        attempts.c.run_id == run_id,
+        attempts.c.purpose.in_((Purpose.MAIN, Purpose.PROBE)),
+        attempts.c.recovery == Step.STOP,
+    )
+    connection.execute(
+        update(attempts).where(attempts.c.id == newest.scalar_subquery()).values(recovery=recovery)
+    )
+
+
 def failures_in_a_row(connection: Connection, attempt: Attempt, *, at_most: int) -> int:
     """Count how many of the endpoint's newest settled requests failed in a way that is counted on it.
 
-    What was sent before an operator's reset of the provider does not count.
+    What was sent before an operator's reset of the provider does not count, nor what only a drill made fail.
     """
     if at_most <= 0:
         return 0
@@ -183,6 +213,7 @@ def failures_in_a_row(connection: Connection, attempt: Attempt, *, at_most: int)
             attempts.c.provider == attempt.target.provider,
             attempts.c.base_url == attempt.base_url,
             attempts.c.outcome.in_((AttemptOutcome.SUCCEEDED, AttemptOutcome.FAILED)),
+            attempts.c.rule.is_distinct_from(DRILL_RULE),
             or_(reset_at.is_(None), attempts.c.started_at > reset_at),
         )
         .order_by(attempts.c.id.desc())

@@ -85,12 +85,12 @@ def count_end(connection: Connection, name: str, state: RunState) -> None:
     connection.execute(update(jobs).where(jobs.c.name == name).values(consecutive_failures=value))
 
 
-def closed_jobs(connection: Connection) -> dict[str, int]:
-    """Return how many jobs are paused and how many are held."""
+def closed_jobs(connection: Connection, *, now: datetime) -> dict[str, int]:
+    """Return how many jobs are paused and how many are held now."""
     row = connection.execute(
         select(
             func.coalesce(func.sum(case((jobs.c.paused_at.is_not(None), 1), else_=0)), 0).label("paused"),
-            func.coalesce(func.sum(case((jobs.c.held_until.is_not(None), 1), else_=0)), 0).label("held"),
+            func.coalesce(func.sum(case((jobs.c.held_until > now, 1), else_=0)), 0).label("held"),
         )
     ).one()
     return {"paused": row.paused, "held": row.held}

@@ -4,7 +4,7 @@ from sqlalchemy import Connection, inspect, text
 
 from jobs.errors import Unavailable
 
-REVISION = "0001"
+REVISION = "0002"
 
 
 def revision_of(connection: Connection) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, CursorResult, and_, exists, func, insert, literal, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
-from jobs.attempt import AttemptOutcome
+from jobs.attempt import AttemptOutcome, Step
 from jobs.errors import FenceLost
 from jobs.run import (
     OPEN_STATES,
@@ -19,6 +19,8 @@ from jobs.run import (
     RunState,
     Trigger,
 )
+from jobs.store import attempts as attempt_verbs
+from jobs.store import holds
 from jobs.store import instances as instance_verbs
 from jobs.store import jobs as job_verbs
 from jobs.store.jobs import insert_or_ignore
@@ -149,6 +151,8 @@ def start(
             started_at=func.coalesce(runs.c.started_at, literal(now, UtcDateTime)),
             requested_provider=primary.provider,
             requested_model=primary.model,
+            compressed_from=None,
+            compressed_to=None,
         )
         .returning(runs.c.tries)
     ).scalar_one_or_none()
@@ -162,6 +166,12 @@ def keep_prompt(connection: Connection, run: ClaimedRun, prompt: str) -> None:
     _require_fence(connection.execute(update(runs).where(_at_work(run)).values(prompt=prompt)), run)
 
 
+def keep_shortened(connection: Connection, run: ClaimedRun, before: int, after: int) -> None:
+    """Store how many characters of a prompt's material became how many; raises FenceLost as above."""
+    lengths = {"compressed_from": before, "compressed_to": after}
+    _require_fence(connection.execute(update(runs).where(_at_work(run)).values(**lengths)), run)
+
+
 def _at_work(run: ClaimedRun) -> ColumnElement[bool]:
     """The fence: this try of the run, while it runs."""
     return and_(runs.c.id == run.id, runs.c.state == RunState.RUNNING, runs.c.tries == run.tries)
@@ -172,10 +182,11 @@ def _require_fence(changed: CursorResult[Any], run: ClaimedRun) -> None:
         raise FenceLost(f"run {run.id} has ended already, or another try of it has begun")
 
 
-def finish(connection: Connection, run: ClaimedRun, outcome: Outcome, *, now: datetime) -> None:
-    """Write a run's end; raises FenceLost when another try, or another end, came first.
+def finish(connection: Connection, run: ClaimedRun, outcome: Outcome, *, now: datetime) -> bool:
+    """Write a run's end, and its job's hold if it brings one; say whether that hold is the first of its kind.
 
-    An attempt that is still `sent` becomes `unknown`: it may have been paid.
+    Raises FenceLost when another try, or another end, came first. An attempt that is still `sent` becomes
+    `unknown`: it may have been paid.
     """
     row = {
         "state": outcome.state,
@@ -184,6 +195,7 @@ def finish(connection: Connection, run: ClaimedRun, outcome: Outcome, *, now: da
         "error_message": outcome.message,
         "output": outcome.output,
         "truncated": outcome.truncated,
+        "title": outcome.title,
         "fallback": outcome.fallback,
         "fallback_reason": outcome.fallback_reason,
         "finished_at": now,
@@ -192,12 +204,15 @@ def finish(connection: Connection, run: ClaimedRun, outcome: Outcome, *, now: da
         row["served_provider"] = outcome.served.provider
         row["served_model"] = outcome.served.model
         row["served_credential"] = outcome.served.credential
-    if outcome.state is not RunState.SUCCEEDED:
-        _hear_no_more(connection, attempts.c.run_id == run.id)
+    _hear_no_more(connection, attempts.c.run_id == run.id)
     spent = _tokens_of(connection, run.id)
     _require_fence(connection.execute(update(runs).where(_at_work(run)).values(**row, **spent)), run)
     if run.trigger in (*SCHEDULED_TRIGGERS, Trigger.AFTER):
         job_verbs.count_end(connection, run.job, outcome.state)
+    if outcome.hold is None:
+        return False
+    attempt_verbs.amend_recovery(connection, run.id, Step.HOLD)
+    return holds.hold(connection, run, outcome.hold, now=now)
 
 
 def _tokens_of(connection: Connection, run_id: int) -> dict[str, int | None]:

@@ -95,8 +95,18 @@ jobs = Table(
     Column("paused_at", UtcDateTime),
     Column("pause_reason", Text),
     Column("held_until", UtcDateTime),
+    Column("held_by", Integer),
+    Column("hold_key", Text),
+    Column("hold_reason", Text),
+    Column("probed_at", UtcDateTime),
     Column("consecutive_failures", Integer, nullable=False, server_default="0"),
     Column("runs_started", Integer, nullable=False, server_default="0"),
+    Index(
+        "ix_jobs_held",
+        "held_until",
+        sqlite_where=text("held_until IS NOT NULL"),
+        postgresql_where=text("held_until IS NOT NULL"),
+    ),
 )
 
 runs = Table(
@@ -315,6 +325,8 @@ tokens = Table(
     Column("lease_owner", Text),
     Column("lease_until", UtcDateTime),
     Column("spent_by", Integer, ForeignKey("attempts.id")),
+    Column("grant_ends_at", UtcDateTime),
+    Column("grant_warned_at", UtcDateTime),
     ForeignKeyConstraint(["provider", "label"], ["credentials.provider", "credentials.label"]),
     CheckConstraint("(lease_owner IS NULL) = (lease_until IS NULL)", name="lease_is_whole"),
 )

@@ -16,10 +16,11 @@ from scheduler.cli.params import JOB
 @click.command("run")
 @click.argument("name", type=JOB)
 @click.option("--var", "pairs", multiple=True, metavar="K=V", help="A value for the prompt's `vars`.")
+@click.option("--force", is_flag=True, help="Run it although it is held.")
 @click.option("--json", "as_json", is_flag=True, help="Print the run as `run show --json` does.")
 @pass_context
-def run(context: Context, name: str, pairs: tuple[str, ...], as_json: bool) -> int:
-    """Run the job NAME now and print its answer; exit 1 when it fails."""
+def run(context: Context, name: str, pairs: tuple[str, ...], force: bool, as_json: bool) -> int:
+    """Run the job NAME now and print its answer; exit 1 when it fails, 75 when it is held."""
     from jobs.run import Trigger
     from scheduler.one_shot import run_now
 
@@ -35,6 +36,7 @@ def run(context: Context, name: str, pairs: tuple[str, ...], as_json: bool) -> i
         environ=context.environ,
         redactor=context.redactor,
         values=values_of(pairs),
+        force=force,
     )
     return tell(context, ended.run_id, ended.outcome, as_json=as_json)
 

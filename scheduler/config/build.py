@@ -7,14 +7,16 @@ from types import MappingProxyType
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from jobs.definition import DEFAULT_TIMEOUT, Job
+from jobs.definition import DEFAULT_TIMEOUT, Auxiliary, Command, Job, OnOverflow
 from jobs.request import Parameters
 from jobs.target import Target
 from scheduler.config.chains import Chains
 from scheduler.config.gather import Faults
 from scheduler.config.job_files import WrittenJob
-from scheduler.config.schema import JobKeys, ParametersRow, PartialJob
-from scheduler.config.settings import ScheduledJob
+from scheduler.config.references import check_references
+from scheduler.config.schema import GatherRow, JobKeys, ParametersRow, PartialJob
+from scheduler.config.settings import AuxiliaryTask, ScheduledJob
+from scheduler.config.sources import Document
 from scheduler.triggers import Schedule, parse_schedule
 
 Targets = tuple[Target, ...]
@@ -25,13 +27,15 @@ class Shared:
     """What all jobs of one configuration share. Targets are None when one of them has faults.
 
     `primary` and `default_fallbacks` are those of `defaults`, else of the main chain; `fallbacks` are
-    the main chain's.
+    the main chain's. `document` is the main file.
     """
 
+    document: Document
     defaults: JobKeys
     primary: Targets | None
     fallbacks: Targets | None
     default_fallbacks: Targets | None
+    auxiliary: Mapping[str, AuxiliaryTask]
     zone: ZoneInfo
     now: datetime
 
@@ -48,8 +52,22 @@ class Builder:
 
     def jobs(self, written: Iterable[WrittenJob]) -> Mapping[str, ScheduledJob]:
         """Return the sound jobs by name; the others leave faults."""
+        written = tuple(written)
+        self._check_references(written)
         made = [self._job(each) for each in written]
         return MappingProxyType({job.name: job for job in made if job is not None})
+
+    def _check_references(self, written: tuple[WrittenJob, ...]) -> None:
+        shared = self.shared
+        check_references(
+            [
+                (shared.document, ("defaults",), shared.defaults),
+                *((each.document, each.path, each.row) for each in written),
+            ],
+            jobs={each.row.name for each in written if each.row.name is not None},
+            compresses="compression" in shared.auxiliary,
+            faults=self.faults,
+        )
 
     def _job(self, written: WrittenJob) -> ScheduledJob | None:
         row = written.row
@@ -70,6 +88,8 @@ class Builder:
 
     def _definition(self, row: PartialJob, name: str, prompt: str, chain: Targets) -> Job:
         timeout: timedelta | None = self._pick(row, "timeout")
+        on_overflow = self._on_overflow(row)
+        compresses = on_overflow is OnOverflow.COMPRESS
         return Job(
             name=name,
             prompt=prompt,
@@ -81,10 +101,29 @@ class Builder:
             fallback_on=self._pick(row, "fallback_on"),
             parameters=_parameters(self._pick(row, "parameters")),
             timeout=timeout or DEFAULT_TIMEOUT,
+            gather=_command(self._pick(row, "gather")),
+            context_from=tuple(dict.fromkeys(self._pick(row, "context_from"))),
             on_truncated=self._pick(row, "on_truncated"),
+            on_overflow=on_overflow,
+            compression=self._auxiliary("compression", chain) if compresses else None,
+            title=self._auxiliary("title", chain),
             repeat_safe=self._pick(row, "repeat_safe"),
             store_prompt=self._pick(row, "store_prompt"),
         )
+
+    def _on_overflow(self, row: PartialJob) -> OnOverflow:
+        """Return what a job does about an overflow: it compresses where it may, and somebody can."""
+        wanted: OnOverflow = self._pick(row, "on_overflow") or OnOverflow.COMPRESS
+        nobody = wanted is OnOverflow.COMPRESS and "compression" not in self.shared.auxiliary
+        return OnOverflow.FAIL if nobody else wanted
+
+    def _auxiliary(self, name: str, main: Targets) -> Auxiliary | None:
+        """Return an auxiliary task with everybody who is asked for it: its own targets, then the job's."""
+        task = self.shared.auxiliary.get(name)
+        if task is None:
+            return None
+        chain = dict.fromkeys((*task.chain, *(main if task.fallback_to_main else ())))
+        return Auxiliary(tuple(chain), task.timeout)
 
     def _pick(self, row: JobKeys, key: str) -> Any:
         """Return the job's own value, else that of `defaults`, else the built-in one."""
@@ -149,11 +188,19 @@ def _parsed(text: str, zone: ZoneInfo, now: datetime) -> Schedule | ValueError:
         return ValueError("a time too far away; choose one within the years 1970 to 9000")
 
 
+def _command(row: GatherRow | None) -> Command | None:
+    if row is None:
+        return None
+    given = {key: value for key in ("timeout", "max_bytes") if (value := getattr(row, key)) is not None}
+    return Command(row.command, row.shell, **given)
+
+
 def _parameters(row: ParametersRow) -> Parameters:
     return Parameters(
         temperature=row.temperature,
         max_output_tokens=row.max_output_tokens,
         reasoning_effort=row.reasoning_effort,
         seed=row.seed,
+        response_format=MappingProxyType(row.response_format) if row.response_format is not None else None,
         extra_body=MappingProxyType(row.extra_body),
     )

@@ -74,7 +74,7 @@ class Chains:
         if spelling(name) in self._broken:
             return None
         try:
-            return self.registry.target(name, row.model)
+            return self.registry.target(name, row.model, larger_context=row.larger_context)
         except UnknownProvider as exc:
             wrong, _, mend = str(exc).partition("; ")
         except ProviderFault as exc:
@@ -153,7 +153,7 @@ def written_in(row: JobKeys, path: KeyPath) -> Iterator[Written]:
 def written_for(row: AuxiliaryRow, path: KeyPath) -> Iterator[Written]:
     """Yield the targets that an auxiliary task writes out: its own, then its fallbacks."""
     if row.provider is not None and row.model is not None:
-        own = {key: getattr(row, key) for key in TargetRow.model_fields}
+        own = {key: getattr(row, key) for key in (*CustomKeys.model_fields, "provider", "model")}
         yield path, TargetRow.model_construct(**own)
     for number, target in enumerate(row.fallback_chain):
         yield (*path, "fallback_chain", number), target

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
+from jobs.definition import Command
 from jobs.providers.registry import Provider
 from jobs.request import Parameters
 from jobs.secret import Redactor
@@ -63,6 +64,9 @@ _JOB: Mapping[str, Callable[[ScheduledJob], Any]] = MappingProxyType(
         "fallback_on": lambda j: sorted(j.job.fallback_on),
         "parameters": lambda j: _parameters(j.job.parameters),
         "timeout": lambda j: j.job.timeout,
+        "gather": lambda j: _command(j.job.gather),
+        "context_from": lambda j: j.job.context_from,
+        "on_overflow": lambda j: j.job.on_overflow,
         "on_truncated": lambda j: j.job.on_truncated,
         "repeat_safe": lambda j: j.job.repeat_safe,
         "store_prompt": lambda j: j.job.store_prompt,
@@ -151,6 +155,17 @@ def _fallback_key(loaded: Loaded) -> str:
 
 def _origin(document: Document, path: KeyPath) -> str:
     return f"{document.file}:{document.place(path, key=True)[0]}" if document.holds(path) else DEFAULT
+
+
+def _command(command: Command | None) -> dict[str, Any] | None:
+    if command is None:
+        return None
+    return {
+        "command": command.words[0] if command.shell else command.words,
+        "shell": command.shell,
+        "timeout": command.timeout,
+        "max_bytes": command.max_bytes,
+    }
 
 
 def _parameters(parameters: Parameters) -> dict[str, Any]:

@@ -72,6 +72,7 @@ BY_KEY: Mapping[str, tuple[str, str]] = MappingProxyType(
         "base_url": _URL,
         "token_url": _URL,
         "device_authorization_url": _URL,
+        "authorization_url": _URL,
         "key": _REFERENCE,
         "secret_key": _REFERENCE,
     }
@@ -136,7 +137,7 @@ def _words(model: type[BaseModel], error: ErrorDetails) -> tuple[str, str]:
         what = "a list" if isinstance(error["input"], list) else f"`{error['input']}`"
         return (f"{what} {_NOT_CARRIED_OUT}", "write another value, or remove the key")
     if kind == "value_error":
-        return BY_KEY.get(key) or _own_words(error)
+        return (None if FREE.intersection(error["loc"]) else BY_KEY.get(key)) or _own_words(error)
     wrong, mend = WORDS.get(kind, ("is not what is wanted here", "see `promptd config schema`"))
     context = {"key": key, **error.get("ctx", {})}
     return wrong, _MENDS.get(key, mend.format(**context)) if kind == "missing" else mend.format(**context)

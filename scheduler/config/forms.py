@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, Strict
 
 from jobs.definition import ASK
 from jobs.errors import TemplateError
-from jobs.prompt import check_template
+from jobs.prompt import LONGEST_PROMPT, check_template
 from jobs.providers.rows import Reference
 
 _JOB_NAME = r"^[a-z0-9-]+$"
@@ -26,6 +26,8 @@ _HOST_NAME = re.compile(
 _TAG = re.compile(r"\{\{.{0,500}?\}\}|\{%.{0,500}?%\}|\{#.{0,500}?#\}", re.DOTALL)
 _PAIRS = (("{{", "}}"), ("{%", "%}"), ("{#", "#}"))
 _DELIMITER = re.compile(r"\{[{%#]|[}%#]\}")
+_SIZE = re.compile(r"([0-9]{1,9}) ?(B|kB|KB|MB|KiB|MiB)?")
+_UNITS = {None: 1, "B": 1, "kB": 1000, "KB": 1000, "MB": 1000**2, "KiB": 1024, "MiB": 1024**2}
 _VARIABLE = re.compile(r"\$\{?[A-Za-z_]")
 
 
@@ -171,6 +173,37 @@ def _not_blank(text: str) -> str:
     return text.strip()
 
 
+def command_words(value: Any, *, shell: bool) -> Any:
+    """Read a command: a list of words, or with `shell` one text that a shell reads."""
+    if isinstance(value, str) and not shell:
+        raise ValueError(
+            "is one text; write its words as a list, such as [journalctl, -p, err], or add `shell: true`"
+        )
+    if isinstance(value, list) and shell:
+        raise ValueError("is a list of words; write one text for the shell, or remove `shell`")
+    words = _one_or_more(value)
+    if isinstance(words, list) and not (words and isinstance(words[0], str) and words[0].strip()):
+        raise ValueError("names no program; begin with one, such as [journalctl, -p, err]")
+    return words
+
+
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("holds a NUL character, which no program can be given; remove it")
+    return text
+
+
+def _size(value: Any) -> Any:
+    """Read `200kB`, `1MB`, `64KiB` or a number of bytes."""
+    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    number = int(match[1]) * _UNITS[match[2]] if match else value
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 < number <= LONGEST_PROMPT:
+        raise ValueError(
+            f"is not a size; write bytes such as 200kB, 1MB or 65536, at most {LONGEST_PROMPT:,}"
+        )
+    return number
+
+
 def _variable_name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text):
         raise ValueError(
@@ -187,6 +220,8 @@ JobName = Annotated[
 ZoneName = Annotated[str, AfterValidator(_zone_name)]
 Template = Annotated[str, AfterValidator(_template)]
 Prompt = Annotated[str, AfterValidator(_prompt)]
+Word = Annotated[str, AfterValidator(_without_nul)]
+Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=int | str)]
 Address = Annotated[str, BeforeValidator(_listen, json_schema_input_type=str)]
 LiteralKey = Annotated[str, AfterValidator(_literal_key)]
 VariableName = Annotated[str, AfterValidator(_variable_name)]

@@ -96,7 +96,8 @@ class _Reading:
         state_dir = self._state_dir(file)
         zone = ZoneInfo(file.timezone) if file.timezone else machine_zone()
         primary, fallbacks = self._main_chain(file, chains)
-        shared = self._shared(file, chains, (primary, fallbacks), zone=zone, now=now)
+        auxiliary = self._auxiliary(file, chains)
+        shared = self._shared(file, chains, (primary, fallbacks), auxiliary, zone=zone, now=now)
         return Settings(
             source=self.document.file.absolute(),
             timezone=zone,
@@ -106,7 +107,7 @@ class _Reading:
             registry=chains.registry,
             chain=tuple(dict.fromkeys((*(primary or ()), *(fallbacks or ())))),
             jobs=self._jobs(shared, chains, written),
-            auxiliary=self._auxiliary(file, chains),
+            auxiliary=auxiliary,
             limits=_limits(file),
             listen=listen_address(file.server.listen),
             log_level=file.logging.level or "info",
@@ -139,6 +140,7 @@ class _Reading:
         file: ConfigFile,
         chains: Chains,
         main: tuple[Targets | None, Targets | None],
+        auxiliary: Mapping[str, AuxiliaryTask],
         *,
         zone: ZoneInfo,
         now: datetime,
@@ -150,10 +152,12 @@ class _Reading:
         settled_own = chains.settled(self.document, own)
         settled_others = chains.settled(self.document, others)
         return Shared(
+            document=self.document,
             defaults=defaults,
             primary=settled_own if own or self._touched("defaults", "model") else primary,
             fallbacks=fallbacks,
             default_fallbacks=fallbacks if defaults.fallback is None else settled_others,
+            auxiliary=auxiliary,
             zone=zone,
             now=now,
         )

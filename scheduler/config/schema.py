@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
-from jobs.definition import OnTruncated
+from jobs.definition import OnOverflow, OnTruncated
 from jobs.errors import ErrorClass
 from jobs.providers.rows import BaseUrl, Duration, ProviderRow
 from jobs.request import ApiMode
@@ -17,14 +17,18 @@ from scheduler.config.forms import (
     Number,
     Prompt,
     References,
+    Size,
     Template,
     Text,
     VariableName,
     Whole,
+    Word,
     ZoneName,
+    command_words,
     fallback_words,
     short_target,
 )
+from scheduler.config.response_format import ResponseFormat
 from scheduler.config.settings import CatchUp, LogFormat
 
 
@@ -50,6 +54,7 @@ class TargetRow(CustomKeys):
 
     provider: Text
     model: Text
+    larger_context: bool = False
 
 
 OneTarget = Annotated[TargetRow, BeforeValidator(short_target, json_schema_input_type=str | TargetRow)]
@@ -68,7 +73,22 @@ class ParametersRow(Section):
     max_output_tokens: Annotated[Whole, Field(ge=1)] | None = None
     reasoning_effort: Text | None = None
     seed: Whole | None = None
+    response_format: ResponseFormat | None = None
     extra_body: dict[str, Any] = {}
+
+
+class GatherRow(Section):
+    """A command whose standard output goes into the prompt: words, or with `shell` one text."""
+
+    shell: bool = False
+    command: tuple[Word, ...]
+    timeout: Duration | None = None
+    max_bytes: Size | None = None
+
+    @field_validator("command", mode="before", json_schema_input_type=str | list[str])
+    @classmethod
+    def _words(cls, value: Any, info: ValidationInfo) -> Any:
+        return command_words(value, shell=bool(info.data.get("shell")))
 
 
 class JobKeys(Section):
@@ -87,8 +107,11 @@ class JobKeys(Section):
     fallback_on: frozenset[ErrorClass] = frozenset()
     parameters: ParametersRow = Field(default_factory=ParametersRow)
     timeout: Duration | None = None
+    gather: GatherRow | None = None
+    context_from: tuple[JobName, ...] = ()
     repeat_safe: bool = False
     on_truncated: OnTruncated = OnTruncated.KEEP
+    on_overflow: OnOverflow | None = None
     store_prompt: bool = True
 
 
@@ -165,7 +188,7 @@ class ConfigFile(Section):
     jobs: tuple[JobRow, ...] = ()
 
 
-FREE: frozenset[str] = frozenset({"vars", "extra_body"})
+FREE: frozenset[str] = frozenset({"vars", "extra_body", "response_format"})
 """Keys under which anything may stand, null included."""
 
 NOT_YET: Mapping[type[BaseModel], frozenset[str]] = MappingProxyType(
@@ -175,14 +198,11 @@ NOT_YET: Mapping[type[BaseModel], frozenset[str]] = MappingProxyType(
         JobKeys: frozenset(
             {
                 *("dst", "jitter", "start", "end", "max_runs", "concurrency", "on_crash"),
-                *("prompt_file", "system_file", "condition", "gather", "context_from", "after"),
-                *("retry", "on_overflow", "max_tokens_per_day", "silent_when"),
+                *("prompt_file", "system_file", "condition", "after"),
+                *("retry", "max_tokens_per_day", "silent_when"),
                 *("deliver", "heartbeat", "pause_after_failures"),
             }
         ),
-        ParametersRow: frozenset({"response_format"}),
-        ProviderRow: frozenset({"max_concurrency"}),
-        CustomKeys: frozenset({"larger_context"}),
     }
 )
 """Keys that the specification knows and this version refuses: it would not do what they say."""
@@ -190,7 +210,6 @@ NOT_YET: Mapping[type[BaseModel], frozenset[str]] = MappingProxyType(
 NOT_YET_VALUES: Mapping[tuple[type[BaseModel], str], frozenset[str]] = MappingProxyType(
     {
         (JobKeys, "catch_up"): frozenset({"all"}),
-        (ProviderRow, "strategy"): frozenset({"round_robin", "least_used", "random"}),
     }
 )
 """The same for values of keys that are carried out otherwise."""

@@ -66,7 +66,7 @@ class Listen:
 
 @dataclass(frozen=True, slots=True)
 class AuxiliaryTask:
-    """A helper call with a chain of its own; read and checked, used by a later version."""
+    """A helper call with targets of its own; after them comes a job's chain, if `fallback_to_main`."""
 
     chain: tuple[Target, ...]
     fallback_to_main: bool = True
@@ -92,3 +92,9 @@ class Settings:
     log_format: LogFormat = LogFormat.AUTO
     job_timeout: timedelta = timedelta(minutes=10)
     warnings: tuple[str, ...] = ()
+
+    def targets(self) -> tuple[Target, ...]:
+        """Return every target that a chain names: the main one, the jobs' and the auxiliary tasks'."""
+        chains = [self.chain, *(job.job.chain for job in self.jobs.values())]
+        chains.extend(task.chain for task in self.auxiliary.values())
+        return tuple(target for chain in chains for target in chain)

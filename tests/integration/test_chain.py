@@ -1,6 +1,7 @@
 """The chain against providers on loopback: what is tried, in which order, and what is left behind."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from jobs.events import FellBack, TargetPassedOver
 from jobs.providers.call import ChainExhausted
 from jobs.providers.loopback import Loopback
 from jobs.providers.loopback_replies import Endpoint, Reply
+from jobs.request import Request
 
 pytestmark = pytest.mark.anyio
 GOOD = Reply.text("fine")
@@ -205,6 +207,97 @@ async def test_a_long_prompt_is_no_reason_to_fall_back(house: House, server: Loo
 
     assert exhausted.value.error_class is ErrorClass.CONTEXT_OVERFLOW
     assert await steps(house) == [("FIRST", "failed", "context_overflow", "stop")]
+
+
+async def test_what_is_too_long_goes_to_a_larger_context_only(house: House, server: Loopback) -> None:
+    """Those in between are passed over, and say why."""
+    server.script(Endpoint.CHAT, Reply.error(400, code="context_length_exceeded"), key="key-FIRST")
+    larger = replace(house.target("backup", "wide"), larger_context=True)
+
+    answered = await house.complete(house.target("pair"), house.target("team"), larger)
+
+    assert (answered.attempt.target.model, answered.fallback_reason) == ("wide", "context_overflow")
+    assert await steps(house) == [
+        ("FIRST", "failed", "context_overflow", "next_target"),
+        (None, "passed_over", "context_overflow", "next_target"),
+        ("BACKUP", "succeeded", None, None),
+    ]
+
+
+async def test_a_request_is_made_smaller_once_for_the_same_key(house: House, server: Loopback) -> None:
+    """What it became goes along to whoever is asked next."""
+    too_long = Reply.error(413)
+    server.script(Endpoint.CHAT, too_long, Reply.error(500), Reply.text("short enough"), key="key-FIRST")
+
+    async def shrink(request: Request, error_class: ErrorClass) -> Request:
+        assert error_class is ErrorClass.PAYLOAD_TOO_LARGE
+        return Request("less", request.system)
+
+    answered = await house.complete(house.target("pair"), house.target("backup"), shrink=shrink)
+
+    assert [request.prompt for request in server.received(Endpoint.CHAT)] == ["What is new?", "less", "less"]
+    assert answered.request.prompt == "less"
+    assert [step[3] for step in await steps(house)] == ["compress", "retry", None]
+
+
+async def test_a_request_that_is_still_too_long_is_not_made_smaller_again(
+    house: House, server: Loopback
+) -> None:
+    """At most once in a call."""
+    server.script(Endpoint.CHAT, Reply.error(413), key="key-FIRST")
+    shrunk = []
+
+    async def shrink(request: Request, _error_class: ErrorClass) -> Request:
+        shrunk.append(request)
+        return Request("less")
+
+    with pytest.raises(ChainExhausted) as exhausted:
+        await house.complete(house.target("pair"), house.target("backup"), shrink=shrink)
+
+    assert exhausted.value.error_class is ErrorClass.PAYLOAD_TOO_LARGE
+    assert len(shrunk) == 1
+    assert len(server.received(Endpoint.CHAT)) == 2
+
+
+async def test_a_closed_chain_is_waited_for_within_the_deadline(house: House, server: Loopback) -> None:
+    """From the furthest target that was asked: nobody goes back behind it."""
+    again = Reply.error(429, headers={"retry-after": "2"})
+    server.script(Endpoint.CHAT, Reply.error(429, headers={"retry-after": "1.5"}), key="key-FIRST")
+    server.script(Endpoint.CHAT, Reply.error(429, headers={"retry-after": "1.5"}), key="key-SECOND")
+    server.script(Endpoint.CHAT, again, again, Reply.text("at last"), key="key-BACKUP")
+
+    answered = await house.complete(house.target("pair"), house.target("backup"), waits=True)
+
+    assert (answered.completion.text, answered.fallback_reason) == ("at last", "rate_limit")
+    assert keys_of(server) == ["FIRST", "FIRST", "SECOND", "BACKUP", "BACKUP", "BACKUP"]
+    *_, last = await house.attempts()
+    assert 1 < last.waited < 5
+    assert "backup/small opens first" in last.wait_reason or "backup/" in last.wait_reason
+
+
+async def test_an_opening_behind_the_deadline_is_told_and_not_waited_for(
+    house: House, server: Loopback
+) -> None:
+    """The caller holds the job until then."""
+    server.script(Endpoint.CHAT, Reply.error(429, headers={"retry-after": "600"}), key="key-BACKUP")
+
+    with pytest.raises(ChainExhausted) as exhausted:
+        await house.complete(house.target("backup"), waits=True)
+
+    opening = exhausted.value.opening
+    assert opening is not None
+    assert 590 < (opening.at - clock.utcnow()).total_seconds() <= 600
+    assert opening.closed == "backup/BACKUP"
+
+
+async def test_waits_of_a_closed_chain_are_counted(house: House, server: Loopback) -> None:
+    """By the requests of one call: twelve, whatever the provider promises."""
+    server.script(Endpoint.CHAT, Reply.error(429, headers={"retry-after": "0.05"}), key="key-BACKUP")
+
+    with pytest.raises(ChainExhausted):
+        await house.complete(house.target("backup"), waits=True)
+
+    assert len(server.received(Endpoint.CHAT)) <= 12
 
 
 @pytest.mark.parametrize("allowed", [True, False])

@@ -21,6 +21,7 @@ from jobs.credential import Readable
 from jobs.errors import ErrorClass
 from jobs.names import ProviderName
 from jobs.providers.answer import WaitHint
+from jobs.providers.pool import Habits
 from jobs.providers.secrets import Keyring, SecretReader, make_secret_key
 from jobs.providers.settle import Opened, open_attempt, record_unsent, settle_failure, settle_success
 from jobs.providers.vault import Vault
@@ -155,7 +156,7 @@ class World:
             readable,
             Failure(ErrorClass.AUTH_DEAD, "*/invalid_grant", "the grant is not valid", code="invalid_grant"),
             onward=Step.NEXT_TARGET,
-            refused=(),
+            habits=Habits(),
             now=self.now,
         )
         return settled.attempt.id
@@ -181,7 +182,7 @@ class World:
             wait=wait,
             chosen=Step.NEXT_CREDENTIAL,
             onward=Step.NEXT_TARGET,
-            refused=(),
+            habits=Habits(),
             now=self.now,
         )
         return attempt.attempt.id
@@ -208,8 +209,8 @@ class World:
             self.settings.registry.provider(target.provider),
             target,
             Place(run.id, 1, Purpose.MAIN, number),
-            refused=(),
-            use_stale=("login",),
+            habits=Habits(),
+            refreshes=lambda _label: False,
             wait=Wait(1.5, "backoff"),
             recovery=None,
             now=self.now,

@@ -15,6 +15,7 @@ from jobs.store.revision import REVISION, require, revision_of
 from jobs.store.tables import metadata
 
 NOW = datetime(2026, 9, 4, 8, tzinfo=UTC)
+OLD_DATABASES = Path(__file__).parents[1] / "fixtures" / "databases"
 NOT_OURS = ("alembic_version", "sqlite_sequence")
 
 
@@ -154,3 +155,40 @@ def test_an_unmigrated_database_is_refused_with_the_command_that_mends_it(url: s
         require(connection)
         assert revision_of(connection) == REVISION
     engine.dispose()
+
+
+def rows_of(path: Path) -> dict[str, list[dict[str, object]]]:
+    """Return every row of every table of ours."""
+    with sqlite3.connect(path) as connection:
+        connection.row_factory = sqlite3.Row
+        names = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        found = {
+            name: [dict(row) for row in connection.execute(f"SELECT * FROM {name} ORDER BY rowid")]
+            for name in names
+            if name not in NOT_OURS
+        }
+    connection.close()
+    return found
+
+
+@pytest.mark.parametrize("kept", sorted(OLD_DATABASES.glob("*.sql")), ids=lambda kept: kept.stem)
+def test_a_populated_database_of_an_older_program_is_upgraded_without_losing_a_row(
+    path: Path, url: str, kept: Path
+) -> None:
+    """The files are dumps of what the program of that revision wrote; a backup precedes the upgrade."""
+    with sqlite3.connect(path) as connection:
+        connection.executescript(kept.read_text("utf-8"))
+    connection.close()
+    before, dumped = rows_of(path), dump_of(path)
+
+    backup = migrate.upgrade(url, now=NOW)
+
+    after = rows_of(path)
+    assert migrate.differences(url) == []
+    assert backup is not None
+    assert dump_of(backup) == dumped
+    assert sum(len(rows) for rows in before.values()) > 50
+    for table, rows in before.items():
+        assert [
+            {name: new[name] for name in old} for old, new in zip(rows, after[table], strict=True)
+        ] == rows

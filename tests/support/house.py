@@ -14,9 +14,10 @@ from jobs import clock
 from jobs.errors import ErrorClass
 from jobs.events import Event, Events
 from jobs.mark import Mark
-from jobs.providers.call import Answered, Call
+from jobs.providers.call import Answered, Call, Shrink
 from jobs.providers.chain import Chain
 from jobs.providers.client import Client
+from jobs.providers.gates import Gates
 from jobs.providers.oauth import Refresher
 from jobs.providers.registry import LOGIN_LABEL, Registry
 from jobs.providers.rows import CredentialRow, OAuthRow, ProviderRow
@@ -62,12 +63,19 @@ class House:
         within: float = 30,
         fallback_on: frozenset[ErrorClass] = frozenset(),
         repeat_safe: bool = False,
+        waits: bool = False,
+        shrink: Shrink | None = None,
     ) -> Answered:
-        """Ask a chain, with so many seconds for all of it."""
-        deadline = clock.monotonic() + within
-        return await self.chain.complete(
-            REQUEST, Call(targets, deadline, fallback_on=fallback_on, repeat_safe=repeat_safe)
+        """Ask a chain, with so many seconds for all of it; what is closed is waited for with `waits`."""
+        call = Call(
+            targets,
+            clock.monotonic() + within,
+            fallback_on=fallback_on,
+            repeat_safe=repeat_safe,
+            waits=waits,
+            shrink=shrink,
         )
+        return await self.chain.complete(REQUEST, call)
 
     async def attempts(self) -> list[Any]:
         """Return the rows of all attempts, oldest first."""
@@ -176,6 +184,7 @@ async def open_house(
         vault=vault,
         client=client,
         refresher=refresher,
+        gates=Gates(),
         events=Events(heard.append),
         redactor=redactor,
     )

@@ -188,3 +188,27 @@ def test_only_instants_that_never_run_are_joined() -> None:
     assert what(made) == [("queued", None, 1)] * 3
     assert {each.reason for each in made.decisions} == {None}
     assert Reason.LATE not in {each.reason for each in made.decisions}
+
+
+HELD = Policy(held=True)
+
+
+def test_a_held_job_skips_what_is_due() -> None:
+    """Each instant with its row and its reason."""
+    assert what(look(cursor=NOW - MINUTE, policy=HELD)) == [("skipped", "held", 1)]
+
+
+def test_a_held_job_skips_what_it_would_catch_up() -> None:
+    """The hold has cost it; one run makes up for it when the hold ends."""
+    made = look(cursor=NOW - 3 * HOUR, watched_since=NOW, policy=HELD)
+
+    assert what(made) == [("missed", "coalesced", 2), ("skipped", "held", 1)]
+
+
+def test_the_probe_of_a_held_job_is_its_newest_due_instant() -> None:
+    """All before it are skipped."""
+    late = Policy(misfire_grace_time=HOUR, held=True, probes=True)
+
+    made = look(cursor=NOW - MINUTE, now=NOW + MINUTE, policy=late, line="* * * * *")
+
+    assert what(made) == [("skipped", "held", 1), ("queued", None, 1)]

@@ -6,7 +6,7 @@ from jobs.credential import Credential, CredentialKind, Readable, Unreadable
 from jobs.errors import ErrorClass
 from jobs.mark import FOR_EVER, Mark, Scope
 from jobs.names import ProviderName
-from jobs.providers.pool import Closed, class_of, closure, first_open, words
+from jobs.providers.pool import Closed, Habits, class_of, closure, first_open, words
 from jobs.providers.resolve import PassedOver, Resolved, resolve_runtime_provider
 from jobs.request import ApiMode
 from jobs.target import Target
@@ -49,7 +49,9 @@ def choose(
     *keys: Readable, marks: tuple[Mark, ...] = (), refused: tuple[str, ...] = ()
 ) -> str | list[Closed]:
     """Return the label of the chosen key, or why each one is closed."""
-    found = first_open(keys, marks, TARGET, refused=refused, only_credential=False, now=NOW)
+    found = first_open(
+        keys, marks, TARGET, habits=Habits(refused=frozenset(refused)), only_credential=False, now=NOW
+    )
     return found.credential.label if isinstance(found, Readable) else found
 
 

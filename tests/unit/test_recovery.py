@@ -11,7 +11,7 @@ from jobs.mark import Scope
 from jobs.providers.recovery import RECOVERY, Onward, Situation, Visit, goes_on, next_at_target
 
 NONE = frozenset[ErrorClass]()
-ROOM = Situation(label="key", left=timedelta(minutes=5), requests_left=12)
+ROOM = Situation(label="key", quota_group="credential:key", left=timedelta(minutes=5), requests_left=12)
 LOGIN = replace(ROOM, can_refresh=True)
 K, KM, G, GM, E, EM = (
     Scope.CREDENTIAL,
@@ -72,8 +72,8 @@ STEPS = {  # what one credential that is a key goes through, on and on the same 
 }
 ONWARD = {
     "config_error": Onward.IF_JOB_ALLOWS,
-    "context_overflow": Onward.NEVER,
-    "payload_too_large": Onward.NEVER,
+    "context_overflow": Onward.LARGER_CONTEXT,
+    "payload_too_large": Onward.LARGER_CONTEXT,
     "content_filter": Onward.IF_JOB_ALLOWS,
     "bad_request": Onward.OTHER_PROVIDER,
 }
@@ -223,12 +223,12 @@ def test_the_chain_goes_on_for_every_class_but_five(
         Onward.ALWAYS: True,
         Onward.OTHER_PROVIDER: other_provider,
         Onward.IF_JOB_ALLOWS: allowed,
-        Onward.NEVER: False,
+        Onward.LARGER_CONTEXT: False,
     }[ONWARD.get(error_class, Onward.ALWAYS)]
 
     on = frozenset({error_class}) if allowed else NONE
 
-    assert goes_on(error_class, allowed=on, other_provider=other_provider) is expected
+    assert goes_on(error_class, allowed=on, other_provider=other_provider, larger_context=False) is expected
 
 
 def test_stated_times_are_believed_for_limits_and_windows_only() -> None:

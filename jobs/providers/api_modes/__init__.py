@@ -1,6 +1,6 @@
 """The OpenAI HTTP interfaces: per mode a module of pure functions with the same names (`Mode`)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
@@ -28,7 +28,7 @@ class Mode(Protocol):
     def completion(self, document: Mapping[str, Any]) -> Completion:
         """Return the proved answer; raises ValueError where there is none."""
 
-    def document_of(self, events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def document_of(self, events: Iterable[dict[str, Any]]) -> dict[str, Any]:
         """Return what the events of a stream add up to."""
 
 

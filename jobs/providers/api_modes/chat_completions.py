@@ -4,9 +4,10 @@
 `max_tokens`). Servers that know only the older name get it by `extra_body: {max_tokens: …}`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from jobs.answer_schema import name_of
 from jobs.providers.api_modes.reading import count, well_formed
 from jobs.providers.api_modes.shortfall import Shortfall, stated_error
 from jobs.providers.api_modes.sse import DONE, first_error
@@ -24,22 +25,30 @@ _CUT: Final = "chat.completion.chunk"
 def body(request: Request, *, model: str, stream: bool, store: bool | None) -> dict[str, Any]:
     """Return the JSON body of a request; what the job leaves open is not sent."""
     parameters = request.parameters
-    messages = [{"role": "system", "content": request.system}] if request.system else []
+    system = [{"role": "system", "content": request.system}] if request.system else []
+    turns = [{"role": role, "content": text} for role, text in request.turns]
+    schema = parameters.response_format
     optional = {
         "temperature": parameters.temperature,
         "max_completion_tokens": parameters.max_output_tokens,
         "reasoning_effort": parameters.reasoning_effort,
         "seed": parameters.seed,
+        "response_format": _format(schema) if schema is not None else None,
         "store": store,
         "stream": True if stream else None,
         "stream_options": {"include_usage": True} if stream else None,
     }
     return {
         "model": model,
-        "messages": [*messages, {"role": "user", "content": request.prompt}],
+        "messages": [*system, *turns],
         **{name: value for name, value in optional.items() if value is not None},
         **parameters.extra_body,
     }
+
+
+def _format(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a schema as OpenAI takes it; without `strict`, which takes only a part of JSON Schema."""
+    return {"type": "json_schema", "json_schema": {"name": name_of(schema), "schema": dict(schema)}}
 
 
 def shortfall(document: Mapping[str, Any]) -> Shortfall | None:
@@ -73,20 +82,20 @@ def completion(document: Mapping[str, Any]) -> Completion:
     )
 
 
-def document_of(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def document_of(events: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """Return the chat document that the chunks of a stream add up to.
 
     An error chunk is the document, whatever text came before it. A stream that ended without
     `finish_reason` and without `[DONE]` keeps the object name of a chunk: it is no success.
     """
-    chunks = [dict(event) for event in events]
-    error = first_error(chunks)
-    if error is not None:
-        return error
     texts, refusals = list[str](), list[str]()
     document: dict[str, Any] = {}
     finish: Any = None
-    for chunk in chunks:
+    done = False
+    for chunk in events:
+        if error := first_error((chunk,)):
+            return error
+        done = done or chunk.get("type") == DONE
         document |= {key: chunk[key] for key in ("id", "model", "usage") if chunk.get(key)}
         choice = _choice(chunk)
         if choice is None:
@@ -97,9 +106,8 @@ def document_of(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         refusals.append(_content(message.get("refusal")))
         finish = choice.get("finish_reason") or finish
     message = {"role": "assistant", "content": "".join(texts), "refusal": "".join(refusals) or None}
-    ended = bool(finish) or any(chunk.get("type") == DONE for chunk in chunks)
     choices = [{"index": 0, "message": message, "finish_reason": finish}]
-    return {"object": "chat.completion" if ended else _CUT, **document, "choices": choices}
+    return {"object": "chat.completion" if finish or done else _CUT, **document, "choices": choices}
 
 
 def _choice(document: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -5,9 +5,10 @@ The Codex backend speaks it too, with whims: it takes `input` only as a list of 
 empty `output`. It refuses `max_output_tokens` and says so with a 400 (RayBytes/ChatMock#103).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
+from jobs.answer_schema import name_of
 from jobs.providers.api_modes.reading import count, well_formed
 from jobs.providers.api_modes.shortfall import Shortfall, stated_error
 from jobs.providers.api_modes.sse import first_error
@@ -24,8 +25,7 @@ _LENGTH_STOPS: Final = frozenset({"max_output_tokens", "max_tokens", "length"})
 def body(request: Request, *, model: str, stream: bool, store: bool | None) -> dict[str, Any]:
     """Return the JSON body of a request; what the job leaves open is not sent, and never a `seed`."""
     parameters = request.parameters
-    effort = parameters.reasoning_effort
-    content = [{"type": "input_text", "text": request.prompt}]
+    effort, schema = parameters.reasoning_effort, parameters.response_format
     # Only the Codex backend has to be told not to store, and it refuses a request without instructions
     # (vybestack/llxprt-code#1197); empty ones are enough (icebear0828/codex-proxy#112).
     without_system = "" if store is False else None
@@ -34,15 +34,27 @@ def body(request: Request, *, model: str, stream: bool, store: bool | None) -> d
         "temperature": parameters.temperature,
         "max_output_tokens": parameters.max_output_tokens,
         "reasoning": {"effort": effort} if effort is not None else None,
+        "text": {"format": _format(schema)} if schema is not None else None,
         "store": store,
         "stream": True if stream else None,
     }
     return {
         "model": model,
-        "input": [{"type": "message", "role": "user", "content": content}],
+        "input": [_message(role, text) for role, text in request.turns],
         **{name: value for name, value in optional.items() if value is not None},
         **parameters.extra_body,
     }
+
+
+def _message(role: str, text: str) -> dict[str, Any]:
+    """Return what somebody said as an item: a model's own words are output, also when they are sent back."""
+    kind = "output_text" if role == "assistant" else "input_text"
+    return {"type": "message", "role": role, "content": [{"type": kind, "text": text}]}
+
+
+def _format(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a schema as OpenAI takes it; without `strict`, which takes only a part of JSON Schema."""
+    return {"type": "json_schema", "name": name_of(schema), "schema": dict(schema)}
 
 
 def shortfall(document: Mapping[str, Any]) -> Shortfall | None:
@@ -74,22 +86,29 @@ def completion(document: Mapping[str, Any]) -> Completion:
     )
 
 
-def document_of(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def document_of(events: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """Return the response that the events of a stream add up to.
 
     An `error` event is the document, whatever text came before it. A stream without a final event is a
     response that is still `in_progress`: it is no success.
     """
-    stream = [dict(event) for event in events]
-    error = first_error(stream)
-    if error is not None:
-        return error
-    final = next((event for event in stream if event.get("type") in _FINAL), None)
+    final: Mapping[str, Any] | None = None
+    items, deltas = list[Any](), list[str]()
+    for event in events:
+        if error := first_error((event,)):
+            return error
+        match event:
+            case {"type": "response.output_item.done"}:
+                items.append(_essence(event.get("item")))
+            case {"type": "response.output_text.delta", "delta": str(delta)}:
+                deltas.append(delta)
+            case {"type": str(kind)} if kind in _FINAL and final is None:
+                final = event
     response = final.get("response") if final else None
     document = dict(response) if isinstance(response, Mapping) else {"object": "response"}
     document.setdefault("status", _status_told_by(final))
     if not _text(document):
-        document["output"] = _streamed_output(stream)
+        document["output"] = items if _text({"output": items}) else [*items, *_said("".join(deltas))]
     return document
 
 
@@ -100,14 +119,16 @@ def _status_told_by(final: Mapping[str, Any] | None) -> str:
     return "completed" if word == "done" else word
 
 
-def _streamed_output(events: Sequence[Mapping[str, Any]]) -> list[Any]:
-    items = [event.get("item") for event in events if event.get("type") == "response.output_item.done"]
-    if _text({"output": items}):
-        return items
-    deltas = (event.get("delta") for event in events if event.get("type") == "response.output_text.delta")
-    text = "".join(delta for delta in deltas if isinstance(delta, str))
-    message = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text}]}
-    return [*items, message] if text else items
+def _essence(item: Any) -> dict[str, Any]:
+    """Return an item with what is read of one, so that what else stands in it takes no memory."""
+    said = {"output": [item]}
+    texts = [{"type": "output_text", "text": text} for text in _parts(said, kind="output_text", key="text")]
+    refusals = [{"type": "refusal", "refusal": each} for each in _parts(said, kind="refusal", key="refusal")]
+    return {"type": "message", "role": "assistant", "content": [*texts, *refusals]}
+
+
+def _said(text: str) -> list[Any]:
+    return [_message("assistant", text)] if text else []
 
 
 def _incomplete_reason(document: Mapping[str, Any]) -> str | None:

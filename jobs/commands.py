@@ -1,0 +1,145 @@
+"""A job's own commands: started without a shell and without our secrets, ended whole at their limit."""
+
+import asyncio
+import codecs
+import os
+import signal
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from jobs.credential import SecretReference
+from jobs.definition import Command
+from jobs.errors import CommandFailed
+from jobs.providers.registry import Registry, builtin_rows
+from jobs.secret import Redactor
+
+LONGEST_COMPLAINT = 200
+_SHELL = ("/bin/sh", "-c")
+_ERRORS_KEPT = 4096
+_LAST_WORDS = 1.0  # seconds in which what a command leaves behind may still write, and in which it dies
+_WHERE_SYSTEMD_KEEPS_SECRETS = "CREDENTIALS_DIRECTORY"
+
+
+def without_secrets(
+    environ: Mapping[str, str], registry: Registry, secret_keys: Iterable[SecretReference]
+) -> dict[str, str]:
+    """Return an environment without any variable that holds a key of a provider, or of ours, or leads to one.
+
+    The built-in key variables are left out whether or not their provider is used.
+    """
+    configured = (credential.reference for provider in registry for credential in provider.credentials)
+    references = (*configured, *secret_keys)
+    withheld = {each.name for each in references if each is not None and each.scheme == "env"}
+    withheld.update(name for row in builtin_rows().values() for name in row.key_env)
+    withheld.add(_WHERE_SYSTEMD_KEEPS_SECRETS)
+    return {name: value for name, value in environ.items() if name not in withheld}
+
+
+class _Listener(asyncio.SubprocessProtocol):
+    """Hears a command: the beginning of its output, the end of its complaints, and that it is over."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.output, self.errors = bytearray(), bytearray()
+        self.printed = 0
+        self.exited, self.closed = asyncio.Event(), asyncio.Event()
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        if fd == 1:
+            self.printed += len(data)
+            self.output += data[: self._most - len(self.output)]
+        else:
+            self.errors = (self.errors + data)[-_ERRORS_KEPT:]
+
+    def process_exited(self) -> None:
+        self.exited.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed.set()
+
+
+@dataclass(frozen=True, slots=True)
+class Commands:
+    """Runs commands in this environment; what they complain of is told without secrets."""
+
+    environ: Mapping[str, str] = field(repr=False)
+    redactor: Redactor
+
+    async def output_of(self, command: Command) -> str:
+        """Return a command's standard output as text, and say in it where it was cut; raises CommandFailed.
+
+        Whatever is no UTF-8 becomes U+FFFD. What the command leaves running in its process group is ended.
+        """
+        listener = _Listener(command.max_bytes)
+        transport = await self._started(command, listener)
+        try:
+            await _ended(listener, command)
+        finally:
+            await _swept(transport.get_pid(), listener)
+            transport.close()
+        code = transport.get_returncode()
+        if code != 0:
+            raise CommandFailed(f"{_named(command)} {_ending(code)}{self._complaint(listener)}")
+        return _text(listener, command.max_bytes)
+
+    async def _started(self, command: Command, listener: _Listener) -> asyncio.SubprocessTransport:
+        words = (*_SHELL, *command.words) if command.shell else command.words
+        try:
+            transport, _ = await asyncio.get_running_loop().subprocess_exec(
+                lambda: listener, *words, stdin=asyncio.subprocess.DEVNULL, env=dict(self.environ),
+                start_new_session=True,
+            )  # fmt: skip
+        except (OSError, ValueError) as exc:
+            why = (exc.strerror if isinstance(exc, OSError) else None) or "its words cannot be passed on"
+            raise CommandFailed(f"{_named(command)} cannot be started: {why}") from exc
+        return transport
+
+    def _complaint(self, listener: _Listener) -> str:
+        lines = self.redactor.clean(listener.errors.decode("utf-8", "replace")).split("\n")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        shown = "".join(each if each.isprintable() else " " for each in last)[:LONGEST_COMPLAINT]
+        return f": {shown}" if shown else ""
+
+
+async def _ended(listener: _Listener, command: Command) -> None:
+    """Wait until a command is over, and a moment longer for those who still hold its output open."""
+    try:
+        async with asyncio.timeout(command.timeout.total_seconds()):
+            await listener.exited.wait()
+    except TimeoutError as exc:
+        limit = command.timeout / timedelta(seconds=1)
+        raise CommandFailed(
+            f"{_named(command)} had not ended after {limit:g} s and was killed; raise its `timeout`"
+        ) from exc
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LAST_WORDS):
+            await listener.closed.wait()
+
+
+async def _swept(pid: int, listener: _Listener) -> None:
+    """Kill the whole process group of a command, whose leader's id is the group's."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LAST_WORDS):
+            await listener.exited.wait()
+
+
+def _named(command: Command) -> str:
+    return "the shell command" if command.shell else f"the command {command.words[0]!r}"
+
+
+def _ending(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"was ended by signal {-code}"
+    return f"ended with {code}"
+
+
+def _text(listener: _Listener, most: int) -> str:
+    was_cut = listener.printed > most
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    text = decoder.decode(bytes(listener.output), final=not was_cut).replace("\0", "�")
+    note = f"\n[cut here: {listener.printed:,} bytes were printed, and {most:,} are kept]\n"
+    return text + note if was_cut else text

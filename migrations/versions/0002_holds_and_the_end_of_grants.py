@@ -1,0 +1,38 @@
+"""What a hold says of its job, and when a login's grant ends."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+ADDED: Mapping[str, Mapping[str, Any]] = {
+    "jobs": {
+        "held_by": sa.Integer,
+        "hold_key": sa.Text,
+        "hold_reason": sa.Text,
+        "probed_at": sa.DateTime,
+    },
+    "tokens": {"grant_ends_at": sa.DateTime, "grant_warned_at": sa.DateTime},
+}
+
+
+def upgrade() -> None:
+    for table, columns in ADDED.items():
+        for name, kind in columns.items():
+            op.add_column(table, sa.Column(name, kind()))
+    held = sa.text("held_until IS NOT NULL")
+    op.create_index("ix_jobs_held", "jobs", ["held_until"], sqlite_where=held, postgresql_where=held)
+
+
+def downgrade() -> None:
+    op.drop_index("ix_jobs_held", "jobs")
+    for table, columns in ADDED.items():
+        with op.batch_alter_table(table) as batch:
+            for name in columns:
+                batch.drop_column(name)
