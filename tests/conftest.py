@@ -9,6 +9,12 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let S17 be run for longer, and in other worlds."""
+    parser.addoption("--s17-requests", type=int, default=100_000, help="how many requests S17 makes in all")
+    parser.addoption("--s17-seed", type=int, default=17, help="the first of the worlds in which S17 runs")
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     """Run `anyio` tests on asyncio, the loop of the daemon."""

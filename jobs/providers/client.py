@@ -25,10 +25,12 @@ from openai import (
 from jobs.attempt import Attempt
 from jobs.providers.answer import Answer, Origin, TransportFailure
 from jobs.providers.api_modes import MODES, Mode, sse_events
+from jobs.providers.api_modes.reading import is_a_thicket
 from jobs.providers.registry import Provider
 from jobs.request import Request
 
 LARGEST_BODY = 16 * 1024 * 1024
+LARGEST_ERROR = 2 * 1024 * 1024
 CONNECT_TIMEOUT = 10.0
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
 _FIRST_ERROR = 400
@@ -68,7 +70,7 @@ class _Bounded(httpx2.AsyncByteStream):
         self._inflate = zlib.decompressobj(_GZIP_OR_ZLIB) if encoding else None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        left = LARGEST_BODY
+        left = LARGEST_ERROR if self._cut else LARGEST_BODY
         async for packed in self._stream:
             chunk = self._inflate.decompress(packed, left + 1) if self._inflate else packed
             if len(chunk) > left:
@@ -175,6 +177,9 @@ async def _read(response: httpx2.Response) -> Answer:
 
 
 def _answer(status: int, headers: Mapping[str, str], body: bytes, origin: Origin = Origin.MODEL) -> Answer:
+    is_read_event_by_event = status < _FIRST_ERROR and _is_event_stream(headers)
+    if not is_read_event_by_event and is_a_thicket(body):
+        body = b""  # nothing that is worth the memory
     return Answer(status, {name.lower(): value for name, value in headers.items()}, body, origin=origin)
 
 
@@ -197,7 +202,7 @@ def _is_event_stream(headers: Mapping[str, str]) -> bool:
 
 def _settled_stream(answer: Answer, mode: Mode) -> Answer:
     """Return a stream that has ended as the document that its events add up to."""
-    document = mode.document_of(sse_events(answer.body.decode("utf-8", "replace")))
+    document = mode.document_of(sse_events(answer.body))
     return replace(answer, body=json.dumps(document).encode())
 
 

@@ -24,6 +24,8 @@ COMMANDS: Mapping[str, Entry] = MappingProxyType(
         "start": Entry("Run the daemon in the foreground.", f"{_HERE}.service:start"),
         "status": Entry("Say how the daemon, jobs, runs and credentials stand.", f"{_HERE}.status:status"),
         "ask": Entry("Send one prompt now, through the whole chain.", f"{_HERE}.ask:ask"),
+        "explain": Entry("Say whom a job's next run would ask, and why.", f"{_HERE}.explain:explain"),
+        "drill": Entry("Run a job while providers fail; mark nobody.", f"{_HERE}.drill:drill"),
         "classify": Entry("Say what a provider's answer means.", f"{_HERE}.classify:classify"),
         "config": Entry(
             "Show the effective configuration, or its schema.",
@@ -56,20 +58,26 @@ COMMANDS: Mapping[str, Entry] = MappingProxyType(
             ),
         ),
         "auth": Entry(
-            "See, explain and reset the state of credentials.",
+            "Log in and out; see, explain and reset credentials.",
             commands=MappingProxyType(
                 {
                     "list": Entry("List credentials and how they stand.", f"{_HERE}.auth:list_"),
                     "why": Entry("Print the attempts behind each mark.", f"{_HERE}.auth:why"),
                     "reset": Entry("Lift the marks on a provider's credentials.", f"{_HERE}.auth:reset"),
+                    "login": Entry("Log in, with a browser anywhere.", f"{_HERE}.auth_login:login"),
                     "import": Entry("Take over a login from another tool.", f"{_HERE}.auth_import:import_"),
+                    "remove": Entry("Forget a provider's login.", f"{_HERE}.auth_remove:remove"),
                 }
             ),
         ),
         "provider": Entry(
-            "See which providers are known.",
+            "See which providers are known, and whether they answer.",
             commands=MappingProxyType(
-                {"list": Entry("List providers and their credentials.", f"{_HERE}.provider:list_")}
+                {
+                    "list": Entry("List providers and their credentials.", f"{_HERE}.provider:list_"),
+                    "show": Entry("Show one provider and who uses it.", f"{_HERE}.provider_show:show"),
+                    "check": Entry("Ask once with each credential.", f"{_HERE}.provider_check:check"),
+                }
             ),
         ),
         "db": Entry(

@@ -15,6 +15,7 @@ from jobs.store import credentials, ledger
 from scheduler.cli import database
 from scheduler.cli.auth_shapes import standing_line, standing_shape, why_blocks, why_shape
 from scheduler.cli.context import Context
+from scheduler.cli.login_notes import login_notes
 from scheduler.cli.params import PROVIDER
 from scheduler.cli.secrets import Look, configured, look, own_key_missing
 from scheduler.cli.standing import Standing, standings
@@ -84,10 +85,11 @@ def reset(context: Context, provider: str, label: str | None) -> View:
 def read_standings(
     context: Context, connection: Connection, *, now: datetime
 ) -> tuple[list[Standing], list[str]]:
-    """Return how every configured credential stands, and notes on what this process cannot see."""
+    """Return how every configured credential stands, and notes on logins and what cannot be seen here."""
     looked = look(context)
     found = configured(context, connection, looked.vault, now=now)
-    return standings(connection, found, looked, now=now), _notes(context, looked)
+    rows = standings(connection, found, looked, now=now)
+    return rows, [*_notes(context, looked), *login_notes(connection, found, rows, now=now)]
 
 
 def _notes(context: Context, looked: Look) -> list[str]:

@@ -1,7 +1,7 @@
 """`promptd auth import`: take over a login that another tool made."""
 
 import json
-import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from jobs.errors import UsageError
 from jobs.secret import Secret
 from scheduler.cli.context import Context, pass_context
 from scheduler.cli.job_run import say
+from scheduler.cli.logins import chosen_login, keep, new_login_id
 
 if TYPE_CHECKING:
     from jobs.credential import Credential
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 # ruff: noqa: PLC0415 - encryption and the store are loaded when there is a login to keep
 
 _LARGEST = 1024 * 1024
+_CLAIMS_OF_VENDOR = "https://api.openai.com/auth"
 
 
 @click.command("import")
@@ -32,31 +34,18 @@ def import_(context: Context, tool: str, path: Path | None, label: str | None) -
     from scheduler.app import ensure_database, open_vault
 
     settings = context.settings
-    credential = _credential(context, tool, label)
+    credential = chosen_login(context, tool, label, how="choose one with --label")
     source = path or Path("~/.codex/auth.json").expanduser()
     vault = open_vault(settings, context.environ, context.redactor)
     login = _login(_read(source), source, credential, vault.keyring.seal)
     ensure_database(settings)
-    _save(context, credential, login)
+    keep(context, credential, login, vault.keyring)
     say(
         f"logged in: {credential.provider} {credential.label}. The other tool and promptd now share a "
         "single-use refresh token: whoever refreshes first logs the other out. Log in there again to give it "
         "one of its own."
     )
     return 0
-
-
-def _credential(context: Context, tool: str, label: str | None) -> "Credential":
-    from jobs.credential import CredentialKind
-
-    provider = context.registry.provider(context.provider_name(tool))
-    logins = [c for c in provider.credentials if c.kind is CredentialKind.OAUTH and label in (None, c.label)]
-    labels = ", ".join(c.label for c in provider.credentials if c.kind is CredentialKind.OAUTH)
-    if not logins:
-        raise UsageError(f"{provider.name} has no login {label or ''}; there are: {labels or 'none'}")
-    if len(logins) > 1:
-        raise UsageError(f"{provider.name} has several logins; choose one with --label: {labels}")
-    return logins[0]
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -75,7 +64,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _login(tokens: dict[str, Any], source: Path, credential: "Credential", seal: Any) -> "SealedTokens":
-    from jobs.providers.oauth import claims_of, expiry_of
+    from jobs.providers.token_grant import claims_of, expiry_of, issue_of
     from jobs.store.tokens import SealedTokens
 
     access, refresh, identity = (
@@ -83,26 +72,22 @@ def _login(tokens: dict[str, Any], source: Path, credential: "Credential", seal:
     )
     audience = claims_of(identity).get("aud")
     client_id = audience[0] if isinstance(audience, list) and audience else audience
-    account = tokens.get("account_id")
-    now = clock.utcnow()
+    account = tokens.get("account_id") or _account_of(claims_of(identity)) or _account_of(claims_of(access))
     return SealedTokens(
         provider=credential.provider,
         label=credential.label,
-        login_id=uuid.uuid4().hex[:16],
+        login_id=new_login_id(),
         generation=1,
         access_token=seal(access),
         refresh_token=seal(refresh) if refresh.reveal() else None,
         client_id=client_id if isinstance(client_id, str) else None,
         account_id=account if isinstance(account, str) else None,
-        issued_at=now,
+        issued_at=issue_of(access) or clock.utcnow(),
         expires_at=expiry_of(access),
     )
 
 
-def _save(context: Context, credential: "Credential", login: "SealedTokens") -> None:
-    from jobs.store import credentials, tokens
-
-    with context.writing() as connection:
-        credentials.ensure(connection, credential, (login.login_id,), now=clock.utcnow())
-        credentials.lift_fingerprint(connection, credential)
-        tokens.save_login(connection, login)
+def _account_of(claims: Mapping[str, Any]) -> object:
+    """Return the account that a token names; the tool's file has a field for it, which may be empty."""
+    named = claims.get(_CLAIMS_OF_VENDOR)
+    return named.get("chatgpt_account_id") if isinstance(named, dict) else None

@@ -64,9 +64,11 @@ def standing_line(row: Standing, *, now: datetime) -> tuple[object, ...]:
 
 
 def closed_thing(row: Standing) -> str:
-    """Say what a row is about: the credential, or what a mark closes."""
-    model = f", model {row.mark.model}" if row.mark and row.mark.model else ""
-    return f"{row.scope.value.partition('_')[0]}{model if row.scope is not Scope.CREDENTIAL else ''}"
+    """Say what a row is about: the credential and its quota group, or what a mark closes."""
+    thing = row.scope.value.partition("_")[0]
+    if row.scope is Scope.CREDENTIAL:
+        return f"{thing}, group {row.group}" if row.group else thing
+    return f"{thing}, model {row.mark.model}" if row.mark and row.mark.model else thing
 
 
 def status_words(row: Standing, *, now: datetime) -> str:
@@ -78,13 +80,8 @@ def status_words(row: Standing, *, now: datetime) -> str:
             return f"unreadable: {row.why}"
         case status, None:
             return str(status)
-        case Status.EXHAUSTED, mark if row.until is not None:
-            cause = words.cause(mark.error_class, mark.code)
-            open_in = words.length(row.until - now)
-            said = words.source(mark.until_source)
-            return f"{cause}: closed for {open_in}, {said}, attempt {mark.attempt_id}"
-        case status, mark:
-            return f"{status}: {mark.code or mark.error_class}, attempt {mark.attempt_id}"
+        case _, mark:
+            return words.closing(mark, row.until, kind=row.kind, now=now)
 
 
 def why_shape(row: Standing, attempts: Attempts) -> dict[str, Any]:

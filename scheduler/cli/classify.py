@@ -1,6 +1,8 @@
 """`promptd classify`: what a provider's answer means, which rule says so, and what would be done about it."""
 
+import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +15,7 @@ from jobs.definition import DEFAULT_TIMEOUT
 from jobs.errors import ErrorClass, UsageError
 from jobs.mark import DEFAULT_SOURCE, NewMark
 from jobs.providers.answer import Answer, Origin, TransportFailure, Verdict
+from jobs.providers.api_modes import MODES, sse_events
 from jobs.providers.classify import classify as meaning
 from jobs.providers.recovery import (
     MOST_REQUESTS,
@@ -33,6 +36,8 @@ from scheduler.cli.words import Moment, instant
 
 _NONE = "none"
 _LARGEST = 16 * 1024 * 1024
+_EVENT_STREAM = "text/event-stream"
+_FIRST_ERROR = 400
 
 
 @click.command("classify")
@@ -59,6 +64,8 @@ def classify(
     """Say what a provider's answer means. No request is made, and no configuration is needed."""
     if (status is None) == (failure is None):
         raise UsageError("give either --status, with --body and --header, or --exception")
+    if failure is not None and (body or headers):
+        raise UsageError("--exception is an answer that never came: it has no --body and no --header")
     answer = Answer(
         status,
         _headers(headers),
@@ -69,6 +76,7 @@ def classify(
     registry = context.any_registry
     provider = _provider(registry, spelled)
     now = at or clock.utcnow()
+    answer = _settled(answer, provider)
     verdict = meaning(answer, provider.name, _rules(registry), now=now)
     shape = verdict_shape(verdict, provider, answer, now=now)
     return View(shape, [Facts(_facts(shape, verdict, now))])
@@ -89,6 +97,15 @@ def verdict_shape(verdict: Verdict, provider: Provider, answer: Answer, *, now: 
         "mark_until": instant(_mark_until(verdict, row, now)),
         "recovery": _recovery(verdict, provider, answer, now),
     }
+
+
+def _settled(answer: Answer, provider: Provider) -> Answer:
+    """Return a stream as the document that its events add up to, as the client hands it on."""
+    kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != _EVENT_STREAM or answer.status is None or answer.status >= _FIRST_ERROR:
+        return answer
+    events = sse_events(answer.body.decode("utf-8", "replace"))
+    return replace(answer, body=json.dumps(MODES[provider.api_mode].document_of(events)).encode())
 
 
 def _mark_until(verdict: Verdict, row: Recovery, now: datetime) -> datetime | None:
@@ -119,15 +136,17 @@ def _recovery(verdict: Verdict, provider: Provider, answer: Answer, now: datetim
     )
     situation = Situation(
         label=provider.credentials[0].label if provider.credentials else "",
+        quota_group="",
         left=DEFAULT_TIMEOUT,
         requests_left=MOST_REQUESTS - 1,
         can_refresh=is_login and answer.origin is Origin.MODEL,
         verifiable=answer.failure is not TransportFailure.TLS,
+        may_retry=verdict.should_retry is not False,
         hint=verdict.wait.until - now if verdict.wait else None,
     )
     step = next_at_target(verdict.error_class, Visit(), situation, jitter=0.5).step
     leaves = step is Step.NEXT_TARGET
-    onward = goes_on(verdict.error_class, allowed=frozenset(), other_provider=True)
+    onward = goes_on(verdict.error_class, allowed=frozenset(), other_provider=True, larger_context=False)
     return Step.STOP if leaves and not onward else step
 
 

@@ -1,13 +1,14 @@
 """Arguments that complete themselves in a shell: job names, run ids, providers."""
 
 from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from sqlite3 import Error as SqliteError
 
 import click
 from click.shell_completion import CompletionItem
 
-from jobs.errors import PromptdError
+from jobs.errors import ErrorClass, PromptdError
 from scheduler.cli.context import Context
 
 _NEWEST = 30
@@ -57,6 +58,28 @@ JOB = _Completed("job", _jobs)
 PROVIDER = _Completed("provider", _providers)
 
 
+class Drilled(_Completed):
+    """A provider in any spelling, and the class with which it is to fail: `zai=quota_billing`."""
+
+    def __init__(self) -> None:
+        super().__init__("provider=class", _providers)
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ErrorClass]:
+        """Return the name as it is spelled, and the class; fails with the nearest classes for another."""
+        if isinstance(value, tuple):
+            return value
+        provider, equals, given = str(value).rpartition("=")
+        if not equals or not provider.strip():
+            self.fail(f"{value!r} is not PROVIDER=CLASS, such as zai=quota_billing", param, ctx)
+        spelled = given.strip().lower().replace("-", "_")
+        if spelled not in set(ErrorClass):
+            near = get_close_matches(spelled, list(ErrorClass), n=3) or sorted(ErrorClass)
+            self.fail(f"{given!r} is no class of failure; did you mean {' or '.join(near)}?", param, ctx)
+        return provider, ErrorClass(spelled)
+
+
 class RunId(_Completed):
     """A run's number."""
 
@@ -72,3 +95,4 @@ class RunId(_Completed):
 
 
 RUN = RunId()
+DRILLED = Drilled()

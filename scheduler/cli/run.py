@@ -188,6 +188,7 @@ def _facts(row: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("fallback", f"yes, because of {row['fallback_reason']}" if row["fallback"] else ""),
         ("error", row["error_message"]),
         ("truncated", "yes" if row["truncated"] else ""),
+        ("shortened", _shortened(row)),
         ("title", row["title"]),
         ("tries", row["tries"]),
         ("started", words.moment(row["started_at"])),
@@ -195,6 +196,12 @@ def _facts(row: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("took", _took(row)),
         ("tokens", f"{tokens[0] or 0} in, {tokens[1] or 0} out" if any(tokens) else ""),
     ]
+
+
+def _shortened(row: Mapping[str, Any]) -> str:
+    """Say by how much what was gathered for the prompt had to shrink."""
+    before, after = row["compressed_from"], row["compressed_to"]
+    return f"its material, from {before:,} to {after:,} characters" if before is not None else ""
 
 
 def _attempt_line(row: Mapping[str, Any]) -> tuple[object, ...]:

@@ -20,8 +20,8 @@ _LABEL_GROUP = "credential:"
 class Standing:
     """One row of `auth list`: a credential, or a live mark on a model, a group or an endpoint.
 
-    `until` None means that no time is known; `closing` lists the marks that make the status; `why` says
-    what to do about a secret that cannot be read.
+    `until` None means that no time is known; `group` is the quota group that a credential was given; `why`
+    says what to do about a secret that cannot be read.
     """
 
     provider: str
@@ -36,6 +36,7 @@ class Standing:
     last_used_at: datetime | None = None
     expires_at: datetime | None = None
     why: str | None = None
+    group: str | None = None
 
     @property
     def reason(self) -> ErrorClass | None:
@@ -138,6 +139,7 @@ def _credential(
         last_used_at=known.last_used.get(key),
         expires_at=known.expiries.get(key),
         why=opened.why if isinstance(opened, Unreadable) else None,
+        group=credential.group,
     )
 
 

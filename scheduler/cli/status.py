@@ -9,8 +9,9 @@ from sqlalchemy import Connection
 
 from jobs import clock
 from jobs.mark import Status
-from jobs.store import instances, ledger
+from jobs.store import holds, instances, ledger
 from jobs.store import jobs as job_verbs
+from jobs.store.holds import HeldJob
 from jobs.store.jobs import JobState
 from scheduler import __version__
 from scheduler.cli import database, words
@@ -18,7 +19,6 @@ from scheduler.cli.auth import TITLES, read_standings
 from scheduler.cli.auth_shapes import standing_line, standing_shape
 from scheduler.cli.context import Context
 from scheduler.cli.db import shown_name
-from scheduler.cli.job import held_until
 from scheduler.cli.job_next import next_rows
 from scheduler.cli.standing import Standing
 from scheduler.cli.tables import Block, Facts, Table, View, shown
@@ -35,6 +35,7 @@ def status(context: Context) -> View:
     with context.reading() as connection:
         daemon = _daemon(connection, now)
         states = job_verbs.states(connection)
+        held = holds.held(connection)
         open_runs = ledger.open_runs(connection)
         standings, notes = read_standings(context, connection, now=now)
     closed = [row for row in standings if row.status not in (Status.OK, Status.UNREADABLE)]
@@ -49,7 +50,7 @@ def status(context: Context) -> View:
         "closed_credentials": [standing_shape(row) for row in closed],
         "unreadable_credentials": [{**standing_shape(row), "why": row.why} for row in unreadable],
         "paused_jobs": _paused(settings.jobs, states),
-        "held_jobs": _held(settings.jobs, states, now),
+        "held_jobs": _held(settings.jobs, held, now),
         "warnings": list(settings.warnings),
     }
     return View(data, _blocks(data, [*closed, *unreadable], now), notes=notes)
@@ -87,9 +88,13 @@ def _paused(jobs: Mapping[str, object], states: Mapping[str, JobState]) -> list[
     ]
 
 
-def _held(jobs: Mapping[str, object], states: Mapping[str, JobState], now: datetime) -> list[dict[str, Any]]:
-    held = ((name, held_until(state, now=now)) for name, state in sorted(states.items()) if name in jobs)
-    return [{"job": name, "held_until": instant(until)} for name, until in held if until]
+def _held(jobs: Mapping[str, object], held: Mapping[str, HeldJob], now: datetime) -> list[dict[str, Any]]:
+    """Return the held jobs; a hold whose time has passed is not there."""
+    return [
+        {"job": name, "held_until": instant(each.held_until), "reason": each.hold_reason}
+        for name, each in sorted(held.items())
+        if name in jobs and each.held_until > now
+    ]
 
 
 def _blocks(data: Mapping[str, Any], standings: Sequence[Standing], now: datetime) -> list[Block]:
@@ -107,7 +112,7 @@ def _blocks(data: Mapping[str, Any], standings: Sequence[Standing], now: datetim
         Table(("RUN", "JOB", "STATE", "TRIGGER", "SCHEDULED FOR"), _run_lines(data["open_runs"])),
         Table(TITLES, [standing_line(row, now=now) for row in standings]),
         Table(("PAUSED JOB", "SINCE", "REASON"), [tuple(row.values()) for row in data["paused_jobs"]]),
-        Table(("HELD JOB", "UNTIL"), [tuple(row.values()) for row in data["held_jobs"]]),
+        Table(("HELD JOB", "UNTIL", "REASON"), [_held_line(row, now) for row in data["held_jobs"]]),
         Table(("WARNING",), [(warning,) for warning in data["warnings"]]),
     )
     return [*blocks, *(table for table in tables if table.rows)]
@@ -115,6 +120,11 @@ def _blocks(data: Mapping[str, Any], standings: Sequence[Standing], now: datetim
 
 def _run_lines(shapes: Sequence[Mapping[str, Any]]) -> list[tuple[object, ...]]:
     return [(s["id"], s["job"], s["state"], s["trigger"], s["scheduled_for"]) for s in shapes]
+
+
+def _held_line(shape: Mapping[str, Any], now: datetime) -> tuple[object, ...]:
+    until = datetime.fromisoformat(shape["held_until"])
+    return shape["job"], f"{words.moment(until)}, for {words.length(until - now)}", shape["reason"]
 
 
 def _daemon_words(daemon: Mapping[str, Any] | None, now: datetime) -> str:

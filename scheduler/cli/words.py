@@ -5,8 +5,9 @@ from zoneinfo import ZoneInfo
 
 import click
 
+from jobs.credential import CredentialKind
 from jobs.errors import ErrorClass
-from jobs.mark import DEFAULT_SOURCE
+from jobs.mark import DEFAULT_SOURCE, FOR_EVER, Mark
 from jobs.providers.rows import duration
 
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
@@ -56,10 +57,26 @@ def source(of_time: str) -> str:
             return "the default time"
         case "text":
             return "from the words of the answer"
-        case name if "-" in name:
+        case name if "-" in name and "." not in name:
             return f"from the {name} header"
         case name:
             return f"from {name} in the answer"
+
+
+def closing(mark: Mark, until: datetime | None, *, kind: str | None, now: datetime) -> str:
+    """Say what a live mark closes for how long, or until what, and where the time comes from.
+
+    `until` is when it opens as it is judged now, None or FOR_EVER where no time ends it; `kind` is that of
+    the credential it stands on.
+    """
+    if until is None or until == FOR_EVER:
+        lasting = f"{mark.status}: {mark.code or mark.error_class}, attempt {mark.attempt_id}"
+        return f"{lasting}, until a {'login' if kind == CredentialKind.OAUTH else 'new key'} or a reset"
+    said = source(mark.until_source)
+    if mark.until is not None and until < mark.until:
+        said += ", shortened since there is no other credential"
+    cause_of_it = cause(mark.error_class, mark.code)
+    return f"{cause_of_it}: closed for {length(until - now)}, {said}, attempt {mark.attempt_id}"
 
 
 def cause(error_class: ErrorClass | str | None, code: str | None) -> str:

@@ -4,8 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.helped import SUMMARY, Place
 from support.workplace import Workplace
 
+from jobs.providers.loopback_replies import Endpoint, Reply
 from jobs.providers.loopback_thread import ThreadedLoopback
 
 
@@ -27,3 +29,19 @@ def backup() -> Iterator[ThreadedLoopback]:
     """Another one, asked when the first fails."""
     with ThreadedLoopback() as server:
         yield server
+
+
+@pytest.fixture
+def helper() -> Iterator[ThreadedLoopback]:
+    """A provider of auxiliary work only."""
+    with ThreadedLoopback() as server:
+        yield server
+
+
+@pytest.fixture
+def place(
+    workplace: Workplace, primary: ThreadedLoopback, backup: ThreadedLoopback, helper: ThreadedLoopback
+) -> Place:
+    """Where a job gathers more than its model takes; the helper compresses whatever it gets."""
+    helper.script(Endpoint.CHAT, Reply.text(SUMMARY))
+    return Place(workplace, primary, backup, helper)

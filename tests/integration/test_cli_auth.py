@@ -41,7 +41,7 @@ def test_a_fallbacks_empty_balance_stands_on_its_own_credential_and_no_other(tmp
     assert (codex["status"], codex["reason"], codex["code"]) == ("dead", "auth_dead", "invalid_grant")
     assert (codex["attempt_id"], codex["until"]) == (dead, None)
     assert codex["expires_at"] is not None
-    assert f"dead: invalid_grant, attempt {dead}" in world.run("auth", "list").out
+    assert f"dead: invalid_grant, attempt {dead}, until a login or a reset" in world.run("auth", "list").out
     (main,) = _rows(world, provider="zai", label="main", scope="credential")
     assert (main["status"], main["reason"], main["code"]) == ("exhausted", "quota_billing", "1113")
     assert (main["attempt_id"], main["until_source"]) == (empty, "default")
@@ -83,20 +83,27 @@ def test_two_refusals_in_a_row_make_a_key_invalid_until_it_changes(tmp_path: Pat
     _fail(world, DENIED)
     (refused,) = _rows(world, label="main")
     assert (refused["status"], refused["until"]) == ("invalid", None)
+    assert "invalid: auth, attempt 2, until a new key or a reset" in world.run("auth", "list").out
     world.environ["MAIN_KEY"] = "a-new-key-altogether"
     (mended,) = _rows(world, label="main")
     assert mended["status"] == "ok"
     assert mended["fingerprint"] != refused["fingerprint"]
 
 
-def test_the_only_credential_of_a_provider_is_closed_for_a_minute_at_most(tmp_path: Path) -> None:
-    """Default times are cut where nobody can take over; the rule is applied when read."""
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(20, "shortened since there is no other credential, attempt 1"), (90, "ok")]
+)
+def test_the_only_credential_of_a_provider_is_closed_for_a_minute_at_most(
+    tmp_path: Path, seconds: int, said: str
+) -> None:
+    """Default times are cut where nobody can take over; the rule is applied when read, and said."""
     one = CONFIG.replace('      - {label: spare, key: "env:SPARE_KEY"}\n', "")
     world = World(tmp_path, config=one)
-    world.now -= timedelta(seconds=90)
+    world.now -= timedelta(seconds=seconds)
     _fail(world, DENIED)
     (row,) = _rows(world, label="main")
-    assert row["status"] == "ok"
+    assert row["status"] == ("ok" if said == "ok" else "exhausted")
+    assert said in world.run("auth", "list").out
 
 
 def test_a_secret_that_cannot_be_read_is_said_with_what_to_do(tmp_path: Path) -> None:

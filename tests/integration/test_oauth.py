@@ -201,7 +201,7 @@ async def test_a_lost_answer_is_never_answered_by_the_same_refresh_token(
     assert await status_of(house) == (Status.DEAD, None)
     message = (await house.attempts())[-2].message
     assert message.startswith("the answer to the refresh of attempt 1 was lost")
-    assert message.endswith("log in again")
+    assert message.endswith("log in again with `promptd auth login login login`")
 
 
 async def test_a_token_that_is_still_valid_is_used_while_its_refresh_is_lost(

@@ -7,7 +7,7 @@ import pytest
 
 from jobs.providers.api_modes import MODES, completion, responses, shortfall, sse_events
 from jobs.providers.api_modes import chat_completions as chat
-from jobs.request import ApiMode, Completion, Parameters, Request, Usage
+from jobs.request import ApiMode, Completion, Correction, Parameters, Request, Usage
 
 FULL: Final = Request(
     prompt="Say hi",
@@ -21,7 +21,7 @@ MESSAGE: Final = {"type": "message", "content": [{"type": "output_text", "text":
 
 def stream(*events: dict[str, Any]) -> list[dict[str, Any]]:
     """Return events as they come back from the wire."""
-    return sse_events("".join(f"data: {json.dumps(event)}\n\n" for event in events))
+    return list(sse_events("".join(f"data: {json.dumps(event)}\n\n" for event in events)))
 
 
 def delta(text: str, finish: str | None = None) -> dict[str, Any]:
@@ -98,6 +98,40 @@ def test_extra_body_is_merged_last() -> None:
     )
 
     assert chat.body(request, model="m", stream=False, store=None)["max_completion_tokens"] == 3
+
+
+SCHEMA: Final = {"title": "Daily digest", "type": "object"}
+
+
+def test_a_schema_is_sent_as_each_interface_takes_it() -> None:
+    """By its title, and without `strict`: that takes only a part of JSON Schema."""
+    request = Request("x", parameters=Parameters(response_format=SCHEMA))
+
+    asked = [mode.body(request, model="m", stream=False, store=None) for mode in (chat, responses)]
+
+    named = {"name": "Daily_digest", "schema": SCHEMA}
+    assert asked[0]["response_format"] == {"type": "json_schema", "json_schema": named}
+    assert asked[1]["text"] == {"format": {"type": "json_schema", **named}}
+
+
+def test_a_correction_goes_on_with_the_conversation() -> None:
+    """The model sees its own answer as its own words, then what is said about it."""
+    request = Request("x", system="s", correction=Correction("mine", "wrong"))
+
+    asked = chat.body(request, model="m", stream=False, store=None)["messages"]
+    items = responses.body(request, model="m", stream=False, store=None)["input"]
+
+    assert [(turn["role"], turn["content"]) for turn in asked] == [
+        ("system", "s"),
+        ("user", "x"),
+        ("assistant", "mine"),
+        ("user", "wrong"),
+    ]
+    assert [(item["role"], item["content"][0]["type"], item["content"][0]["text"]) for item in items] == [
+        ("user", "input_text", "x"),
+        ("assistant", "output_text", "mine"),
+        ("user", "input_text", "wrong"),
+    ]
 
 
 def test_a_chat_document_becomes_a_completion() -> None:
@@ -315,7 +349,7 @@ EVENTS: Final[dict[str, tuple[str, list[dict[str, Any]]]]] = {
 @pytest.mark.parametrize(("text", "expected"), EVENTS.values(), ids=EVENTS)
 def test_server_sent_events_are_read(text: str, expected: list[dict[str, Any]]) -> None:
     """The forms that providers send yield their JSON objects."""
-    assert sse_events(text) == expected
+    assert list(sse_events(text)) == expected
 
 
 def test_an_event_that_is_no_json_spoils_the_stream() -> None:

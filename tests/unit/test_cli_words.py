@@ -8,12 +8,14 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from jobs.attempt import AttemptOutcome, Purpose, Step
+from jobs.credential import Strategy
 from jobs.errors import ErrorClass
 from jobs.mark import Scope, Status
 from jobs.run import RunState, Trigger
 from scheduler.cli import COMMANDS, words
 from scheduler.cli.job_next import clock_change
 from scheduler.cli.lazy import Entry
+from scheduler.cli.provider_check import Proof
 from scheduler.cli.tables import Facts, Table, readable, show, to_json
 from scheduler.triggers import CronSchedule, parse_schedule
 
@@ -46,6 +48,7 @@ def test_a_duration_is_said_in_its_two_largest_units(seconds: float, said: str) 
         ("retry-after", "from the retry-after header"),
         ("text", "from the words of the answer"),
         ("resets_at", "from resets_at in the answer"),
+        ("metadata.headers.x-ratelimit-reset", "from metadata.headers.x-ratelimit-reset in the answer"),
     ],
 )
 def test_the_source_of_a_time_is_said(source: str, said: str) -> None:
@@ -122,6 +125,11 @@ def test_every_command_of_the_table_is_there(name: str, entry: Entry) -> None:
         ("attempt", ("properties", "error_class"), ErrorClass),
         ("auth-list", ("items", "properties", "status"), Status),
         ("auth-list", ("items", "properties", "scope"), Scope),
+        ("explain", ("$defs", "class"), ErrorClass),
+        ("explain", ("$defs", "credential", "properties", "scope"), Scope),
+        ("provider-check", ("items", "properties", "class"), ErrorClass),
+        ("provider-check", ("items", "properties", "result"), Proof),
+        ("provider-show", ("properties", "strategy"), Strategy),
     ],
 )
 def test_the_closed_lists_of_a_schema_are_those_of_the_code(

@@ -33,7 +33,7 @@ def test_vars_loops_and_macros_work() -> None:
     assert rendered(text) == "<1><2><3>"
 
 
-@pytest.mark.parametrize("text", ["{{ gathered }}", "{{ jobb }}", "{% if secret %}x{% endif %}"])
+@pytest.mark.parametrize("text", ["{{ output }}", "{{ jobb }}", "{% if secret %}x{% endif %}"])
 def test_a_name_that_no_prompt_has_is_found_before_any_run(text: str) -> None:
     with pytest.raises(TemplateError, match="is not a name that prompts have"):
         check_template(text)

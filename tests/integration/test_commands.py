@@ -1,0 +1,168 @@
+"""A job's commands: what they may know, what is kept of what they print, and that they end whole."""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from support.workplace import eventually
+
+from jobs import clock
+from jobs.commands import Commands, without_secrets
+from jobs.credential import SecretReference
+from jobs.definition import Command
+from jobs.errors import CommandFailed
+from jobs.providers.registry import Registry
+from jobs.providers.rows import CredentialRow, ProviderRow
+from jobs.secret import Redactor, Secret
+
+pytestmark = pytest.mark.anyio
+SECOND = timedelta(seconds=1)
+SLEEPS = "sleep 300 & echo $! > {file}; "
+
+
+@pytest.fixture
+def commands() -> Commands:
+    """Return commands that know the search path and one more variable."""
+    return Commands({"PATH": os.environ["PATH"], "COLOUR": "red"}, Redactor())
+
+
+@pytest.fixture
+def left(tmp_path: Path) -> Iterator[Path]:
+    """Return a file for the number of a process; that process is gone at the end of the test."""
+    file = tmp_path / "pid"
+    yield file
+    assert not Path(f"/proc/{file.read_text().strip()}").exists() or _is_dead(file)
+
+
+def _begun(file: Path) -> bool:
+    """Say whether the process in the background has its number written down."""
+    return file.exists() and file.read_text().endswith("\n")
+
+
+def _is_dead(file: Path) -> bool:
+    """Say whether a process is only waited for by its parent (proc(5): state Z), at the latest soon."""
+    stat = Path(f"/proc/{file.read_text().strip()}/stat")
+
+    def ended() -> bool:
+        return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+
+    return eventually(ended, within=5)
+
+
+def shell(line: str, *, timeout: timedelta = 30 * SECOND, most: int = 200_000) -> Command:
+    return Command((line,), shell=True, timeout=timeout, max_bytes=most)
+
+
+async def test_words_are_passed_on_as_they_are_and_no_shell_reads_them(commands: Commands) -> None:
+    said = await commands.output_of(Command(("printf", "%s|", "$COLOUR; ls *", "two  words")))
+
+    assert said == "$COLOUR; ls *|two  words|"
+
+
+async def test_a_text_is_read_by_a_shell(commands: Commands) -> None:
+    assert await commands.output_of(shell("echo $COLOUR | tr a-z A-Z")) == "RED\n"
+
+
+async def test_standard_input_is_empty(commands: Commands) -> None:
+    assert await commands.output_of(Command(("cat",))) == ""
+
+
+async def test_no_variable_with_a_secret_reaches_a_command() -> None:
+    """Nor one that leads to secrets; built-in key variables are held back without being used."""
+    registry = Registry()
+    one = CredentialRow(label="one", key="env:NAMED_KEY")
+    registry.add("house", ProviderRow(base_url="http://localhost:9/v1", credentials=(one,)))
+    environ = {
+        **dict.fromkeys(("NAMED_KEY", "OPENAI_API_KEY", "HF_TOKEN", "GLM_API_KEY", "OWN_KEY"), "secret"),
+        "CREDENTIALS_DIRECTORY": "/run/credentials",
+        "PATH": os.environ["PATH"],
+        "LANG": "C",
+    }
+
+    kept = without_secrets(environ, registry, [SecretReference("env", "OWN_KEY")])
+    said = await Commands(kept, Redactor()).output_of(Command(("env",)))
+
+    assert sorted(line.partition("=")[0] for line in said.splitlines()) == ["LANG", "PATH"]
+
+
+async def test_what_is_no_utf8_and_no_text_is_replaced(commands: Commands) -> None:
+    assert await commands.output_of(Command(("printf", r"a\377b\000c"))) == "a�b�c"
+
+
+async def test_a_long_output_is_cut_at_a_whole_character_and_says_so(commands: Commands) -> None:
+    said = await commands.output_of(shell("printf 'aaü'; head -c 1000000 /dev/zero", most=3))
+
+    assert said == "aa\n[cut here: 1,000,004 bytes were printed, and 3 are kept]\n"
+
+
+async def test_a_command_that_prints_for_ever_is_ended_at_its_limit_and_keeps_little(
+    commands: Commands,
+) -> None:
+    with pytest.raises(CommandFailed, match="had not ended after 1 s and was killed"):
+        await commands.output_of(Command(("yes",), timeout=SECOND, max_bytes=1000))
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (shell("echo first >&2; echo 'no such unit' >&2; echo >&2; exit 3"), "ended with 3: no such unit"),
+        (shell("exit 1"), "the shell command ended with 1"),
+        (shell("kill -TERM $$"), "was ended by signal 15"),
+        (Command(("no-such-program",)), "'no-such-program' cannot be started: No such file or directory"),
+        (Command(("/",)), "'/' cannot be started: Permission denied"),
+        (shell("printf 'bell \\007 and %0500d' 7 >&2; exit 1"), "bell   and 000"),
+    ],
+    ids=["complains", "says nothing", "a signal", "not there", "no program", "noise"],
+)
+async def test_a_command_that_fails_says_how_and_its_last_complaint(
+    commands: Commands, command: Command, said: str
+) -> None:
+    with pytest.raises(CommandFailed) as failed:
+        await commands.output_of(command)
+
+    assert said in str(failed.value)
+    assert len(str(failed.value)) < 260
+
+
+async def test_a_complaint_holds_no_secret(commands: Commands) -> None:
+    commands.redactor.learn([Secret("the-key-of-this-house")])
+
+    with pytest.raises(CommandFailed) as failed:
+        await commands.output_of(shell("echo denied: the-key-of-this-house >&2; exit 1"))
+
+    assert str(failed.value) == "the shell command ended with 1: denied: [secret]"
+
+
+async def test_the_whole_process_group_is_killed_at_the_limit(commands: Commands, left: Path) -> None:
+    began = clock.monotonic()
+
+    with pytest.raises(CommandFailed, match="raise its `timeout`"):
+        await commands.output_of(shell(SLEEPS.format(file=left) + "wait", timeout=SECOND))
+
+    assert clock.monotonic() - began < 3
+
+
+async def test_what_a_command_leaves_behind_neither_holds_a_run_up_nor_lives_on(
+    commands: Commands, left: Path
+) -> None:
+    """It holds the pipe open, too."""
+    began = clock.monotonic()
+
+    assert await commands.output_of(shell(SLEEPS.format(file=left) + "echo done")) == "done\n"
+
+    assert clock.monotonic() - began < 3
+
+
+async def test_a_cancelled_command_ends_with_its_run(commands: Commands, left: Path) -> None:
+    running = asyncio.create_task(commands.output_of(shell(SLEEPS.format(file=left) + "wait")))
+    async with asyncio.timeout(5):
+        while not _begun(left):
+            await asyncio.sleep(0.01)
+
+    running.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await running
