@@ -48,7 +48,8 @@ class Chain:
                 continue
             waits += 1
             if waits > MOST_WAITS or not await self._waited(progress, ended):
-                opening = await self.opening(call.asked[call.first :])
+                healing = progress.may_wait(ended.error_class)
+                opening = await self.opening(call.asked[call.first :]) if healing else None
                 raise ChainExhausted([left[index] for index in sorted(left)], opening)
 
     async def opening(self, targets: tuple[Target, ...]) -> Opening | None:

@@ -105,10 +105,9 @@ def explain(
     *_, last = (each for each in targets if each.part is not Part.NOT_REACHED)
     if last.error_class is None:
         return Explanation(targets)
-    opening = walk.opening(now)
     progress = Progress(call, Request(""), index=last.index)
-    may_wait = call.waits and progress.may_wait(last.error_class)
-    if opening is None or not may_wait or opening.at - now >= progress.time_left:
+    opening = walk.opening(now) if progress.may_wait(last.error_class) else None
+    if opening is None or not call.waits or opening.at - now >= progress.time_left:
         return Explanation(targets, opening)
     return Explanation(targets, opening, waits=True, then=walk.along(opening.at))
 
