@@ -45,7 +45,7 @@ class Fitting:
 
 @dataclass(frozen=True, slots=True)
 class Unfit:
-    """An answer that is no JSON or does not fit; each fault says where and what, in at most 330 characters."""
+    """An answer that is no JSON, or does not fit; each fault says where and what in some 300 characters."""
 
     faults: tuple[str, ...]
 
@@ -228,7 +228,7 @@ def _told(error: Any) -> str:
 
 
 def name_of(schema: Mapping[str, Any]) -> str:
-    """Return what the schema is called in a request: its title, as far as OpenAI's names allow, or `answer`."""
+    """Return a schema's name in requests: its title, as far as OpenAI's names allow, or `answer`."""
     title = schema.get("title")
     words = re.sub(r"[^a-zA-Z0-9_-]+", "_", title).strip("_") if isinstance(title, str) else ""
     return words[:64] or "answer"

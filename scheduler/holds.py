@@ -5,7 +5,6 @@ from datetime import datetime
 
 from jobs.events import JobReleased
 from jobs.providers.openings import Opening
-from jobs.providers.recovery import MOST_TARGETS
 from jobs.run import HOLD_MARGIN, ClaimedRun
 from jobs.store import holds
 from jobs.store.holds import PROBE_EVERY, HeldJob
@@ -63,7 +62,7 @@ class Holds:
         """Say whether a hold stands; one whose credentials were closed for longer meanwhile is extended."""
         if each.held_until - HOLD_MARGIN <= now < each.held_until:
             return True
-        targets = self._jobs[each.name].job.chain[:MOST_TARGETS]
+        targets = self._jobs[each.name].job.chain
         if targets not in openings:
             openings[targets] = await self._app.workshop.chain.opening(targets)
         opening = openings[targets]

@@ -50,11 +50,6 @@ class Call:
     only: str | None = None
     timeout: timedelta | None = None
 
-    @property
-    def asked(self) -> tuple[Target, ...]:
-        """The targets that a call may ask: the first five from where it begins."""
-        return self.targets[: self.first + MOST_TARGETS]
-
 
 @dataclass(frozen=True, slots=True)
 class Answered:
@@ -97,7 +92,8 @@ class Progress:
     """Where one call of the chain stands, and what it has spent over all of its targets.
 
     `request` is what is asked now: a smaller one once it was too long. `reached` is the furthest target
-    that a request was sent to, None before the first.
+    that a request was sent to, None before the first; `asked` are those that cost one, refreshes counted:
+    five at most, however many are passed over.
     """
 
     call: Call
@@ -105,8 +101,14 @@ class Progress:
     index: int = 0
     requests: int = 0
     reached: int | None = None
+    asked: set[int] = field(default_factory=set)
     shrunk: bool = False
     wait: Wait = field(default_factory=Wait)
+
+    def spend(self) -> None:
+        """Count a request at the target that is asked now."""
+        self.requests += 1
+        self.asked.add(self.index)
 
     @property
     def target(self) -> Target:
@@ -118,7 +120,9 @@ class Progress:
 
         What is too long for one target goes only to one that says `larger_context`.
         """
-        later = range(self.index + 1, len(self.call.asked))
+        if len(self.asked) >= MOST_TARGETS:
+            return None
+        later = range(self.index + 1, len(self.call.targets))
         too_long = error_class in TOO_LONG
         return next((at for at in later if not too_long or self.call.targets[at].larger_context), None)
 

@@ -31,7 +31,7 @@ class Chain:
     async def complete(self, request: Request, call: Call) -> Answered:
         """Return the first proved answer of the chain; raises ChainExhausted.
 
-        At most 5 targets and 12 requests, refreshes counted; the caller's deadline bounds all of it. When
+        At most 5 targets are asked, with 12 requests, refreshes counted; the caller's deadline bounds all of it. When
         every target is closed and one opens within the deadline, it is waited for.
         """
         progress = Progress(call, request, index=call.first)
@@ -49,7 +49,7 @@ class Chain:
             waits += 1
             if waits > MOST_WAITS or not await self._waited(progress, ended):
                 healing = progress.may_wait(ended.error_class)
-                opening = await self.opening(call.asked[call.first :]) if healing else None
+                opening = await self.opening(call.targets[call.first :]) if healing else None
                 raise ChainExhausted([left[index] for index in sorted(left)], opening)
 
     async def opening(self, targets: tuple[Target, ...]) -> Opening | None:
@@ -87,7 +87,7 @@ class Chain:
         if not call.waits or progress.spent or not progress.may_wait(ended.error_class):
             return False
         at = call.first if progress.reached is None else progress.reached
-        opening = await self.opening(call.asked[at:])
+        opening = await self.opening(call.targets[at:])
         if opening is None:
             return False
         seconds = (opening.at - clock.utcnow()).total_seconds()
@@ -97,7 +97,7 @@ class Chain:
             await self._services.store.insist(attempts.amend_recovery, call.run_id, Step.RETRY)
         self._services.events.emit(ChainWaits(call.run_id, seconds, str(opening)))
         started = clock.monotonic()
-        await self._until(opening.at, call.asked[at:])
+        await self._until(opening.at, call.targets[at:])
         progress.wait += Wait(clock.monotonic() - started, str(opening))
         progress.index = at
         return True

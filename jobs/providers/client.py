@@ -5,7 +5,7 @@ import json
 import ssl
 import zlib
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
@@ -31,6 +31,8 @@ from jobs.request import Request
 
 LARGEST_BODY = 16 * 1024 * 1024
 LARGEST_ERROR = 2 * 1024 * 1024
+ROOM = 32 * 1024 * 1024
+_SMALL = 1024 * 1024
 CONNECT_TIMEOUT = 10.0
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
 _FIRST_ERROR = 400
@@ -59,50 +61,68 @@ class _Sdk(AsyncOpenAI):
         }
 
 
+@dataclass(slots=True)
+class _Room:
+    """How many bytes large bodies may still take, all of those that are being read together.
+
+    Reading joins the pieces of a body, so for a moment twice as much is taken.
+    """
+
+    left: int = ROOM
+
+
 class _Bounded(httpx2.AsyncByteStream):
     """A body, unpacked, that ends where it passes the limit: with an error, or just cut.
 
-    An answer that is an error is cut: its status and what was read tell enough.
+    An answer that is an error is cut: its status and what was read tell enough. What is beyond a megabyte
+    takes of the room that there is for all; where none is left, the limit is reached sooner.
     """
 
-    def __init__(self, stream: httpx2.AsyncByteStream, encoding: str, *, cut: bool) -> None:
-        self._stream, self._cut = stream, cut
+    def __init__(self, stream: httpx2.AsyncByteStream, encoding: str, room: _Room, *, cut: bool) -> None:
+        self._stream, self._room, self._cut = stream, room, cut
         self._inflate = zlib.decompressobj(_GZIP_OR_ZLIB) if encoding else None
+        self._taken = 0
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         left = LARGEST_ERROR if self._cut else LARGEST_BODY
-        async for packed in self._stream:
-            chunk = self._inflate.decompress(packed, left + 1) if self._inflate else packed
-            if len(chunk) > left:
-                if self._cut:
-                    return
-                raise BodyTooLarge(f"the answer is larger than {LARGEST_BODY} bytes")
-            left -= len(chunk)
-            yield chunk
+        free = _SMALL
+        try:
+            async for packed in self._stream:
+                chunk = self._inflate.decompress(packed, left + 1) if self._inflate else packed
+                left -= len(chunk)
+                free -= len(chunk)
+                if left < 0 or not self._takes(min(len(chunk), -free)):
+                    if self._cut:
+                        return
+                    raise BodyTooLarge(f"the answer is larger than {LARGEST_BODY} bytes")
+                yield chunk
+        finally:
+            self._room.left += self._taken
+            self._taken = 0
+
+    def _takes(self, size: int) -> bool:
+        if size <= 0:
+            return True
+        if size > self._room.left:
+            return False
+        self._room.left -= size
+        self._taken += size
+        return True
 
     async def aclose(self) -> None:
         await self._stream.aclose()
-
-
-async def _bound(response: httpx2.Response) -> None:
-    """Bound what is read of an answer, unpacked: it comes packed although nobody asked for that."""
-    assert isinstance(response.stream, httpx2.AsyncByteStream)
-    encoding = response.headers.pop("content-encoding", "identity").strip().lower()
-    if encoding not in ("identity", "gzip", "x-gzip", "deflate"):
-        raise httpx2.DecodingError(f"the answer is packed as {encoding!r}, which nobody asked for")
-    packed = "" if encoding == "identity" else encoding
-    response.stream = _Bounded(response.stream, packed, cut=response.status_code >= _FIRST_ERROR)
 
 
 class Client:
     """Asks providers and token endpoints. Opened inside a running loop, closed by `close()`."""
 
     def __init__(self) -> None:
+        self._room, self._one_large = _Room(), asyncio.Semaphore(1)
         # Keys go to the target's host only: a redirect is an answer, never followed.
         self._http = DefaultAioHttpClient(
             follow_redirects=False,
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # one would tie credentials together
-            event_hooks={"response": [_bound]},
+            event_hooks={"response": [self._bound]},
             limits=httpx2.Limits(max_connections=_MOST_CONNECTIONS, keepalive_expiry=_KEEP_ALIVE),
         )
         self._sdk = _Sdk(
@@ -144,9 +164,28 @@ class Client:
             return _answer(exc.response.status_code, exc.response.headers, exc.response.content)
         except Exception as exc:  # whatever a server can make the transport raise is no answer
             return _no_answer(exc, timeout)
-        if _is_event_stream(answer.headers):
+        return await self._settled(answer, mode) if _is_event_stream(answer.headers) else answer
+
+    async def _settled(self, answer: Answer, mode: Mode) -> Answer:
+        """Return a stream that has ended as the document that its events add up to; one large at a time."""
+        if len(answer.body) <= _SMALL:
             return await asyncio.to_thread(_settled_stream, answer, mode)
-        return answer
+        self._room.left -= len(answer.body)
+        try:
+            async with self._one_large:
+                return await asyncio.to_thread(_settled_stream, answer, mode)
+        finally:
+            self._room.left += len(answer.body)
+
+    async def _bound(self, response: httpx2.Response) -> None:
+        """Bound what is read of an answer, unpacked: it comes packed although nobody asked for that."""
+        assert isinstance(response.stream, httpx2.AsyncByteStream)
+        encoding = response.headers.pop("content-encoding", "identity").strip().lower()
+        if encoding not in ("identity", "gzip", "x-gzip", "deflate"):
+            raise httpx2.DecodingError(f"the answer is packed as {encoding!r}, which nobody asked for")
+        packed = "" if encoding == "identity" else encoding
+        is_error = response.status_code >= _FIRST_ERROR
+        response.stream = _Bounded(response.stream, packed, self._room, cut=is_error)
 
     async def post_form(self, url: str, form: Mapping[str, str], *, timeout: timedelta) -> Answer:
         """Send a form to a token endpoint (RFC 6749 section 3.2) and return what came back."""
@@ -201,7 +240,6 @@ def _is_event_stream(headers: Mapping[str, str]) -> bool:
 
 
 def _settled_stream(answer: Answer, mode: Mode) -> Answer:
-    """Return a stream that has ended as the document that its events add up to."""
     document = mode.document_of(sse_events(answer.body))
     return replace(answer, body=json.dumps(document).encode())
 

@@ -141,7 +141,7 @@ class _Walk:
 
     def opening(self, now: datetime) -> Opening | None:
         """Return when the first target opens by itself, if every one is closed."""
-        asked = self.call.asked[self.call.first :]
+        asked = self.call.targets[self.call.first :]
         return earliest([(target, self._resolved(target, *self._look(target, now), now)) for target in asked])
 
     def _at(self, index: int, now: datetime) -> Seen:

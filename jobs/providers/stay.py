@@ -147,7 +147,7 @@ class Stay:
         progress.request = await progress.call.shrink(progress.request, self._last.error_class)
 
     async def _send(self, attempt: Attempt) -> Completion | Next:
-        self._progress.requests += 1
+        self._progress.spend()
         self._progress.reached = self._progress.index
         self._progress.wait = Wait()
         started = clock.monotonic()
@@ -218,7 +218,7 @@ class Stay:
 
     async def _refreshed(self, done: Refreshed) -> Next:
         """Commit the new tokens and that their attempt succeeded, together."""
-        self._progress.requests += 1
+        self._progress.spend()
         await self._services.store.insist(
             together,
             done.store_tokens,
@@ -235,7 +235,7 @@ class Stay:
 
     async def _refresh_refused(self, readable: Readable, done: Refused) -> Next:
         """Settle a refresh that gave no token; one that is still valid, or that came meanwhile, is used."""
-        self._progress.requests += 1
+        self._progress.spend()
         attempt, answer, seconds = done.attempt, done.answer, done.seconds
         verdict = classify(answer, self._target.provider, self._services.rules, now=clock.utcnow())
         error_class = verdict.error_class or ErrorClass.AUTH_UNAVAILABLE

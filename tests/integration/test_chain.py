@@ -373,3 +373,21 @@ async def test_a_chain_whose_time_is_up_sends_nothing(house: House, server: Loop
 
     assert server.requests == []
     assert await house.marks() == []
+
+
+async def test_five_targets_are_asked_and_those_passed_over_do_not_count(
+    house: House, server: Loopback
+) -> None:
+    """The sixth is for the next run, which passes over the first five."""
+    server.script(Endpoint.CHAT, Reply.error(404, code="model_not_found"), key="key-BACKUP")
+    chain = [house.target("backup", f"m{number}") for number in range(1, 8)]
+    with pytest.raises(ChainExhausted):
+        await house.complete(*chain)
+    asked = [request.model for request in server.received(Endpoint.CHAT)]
+    server.script(Endpoint.CHAT, Reply.error(404, code="model_not_found"), GOOD, key="key-BACKUP")
+
+    answered = await house.complete(*chain)
+
+    assert asked == ["m1", "m2", "m3", "m4", "m5"]
+    assert answered.attempt.target.model == "m7"
+    assert [request.model for request in server.received(Endpoint.CHAT)][5:] == ["m6", "m7"]

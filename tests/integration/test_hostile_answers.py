@@ -8,12 +8,23 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from support.hostile import LIES, SSE, HostileServer, said, with_length
 from support.house import House, keyed, logged_in, open_house
+from support.ledger import NOW
 
+from jobs.attempt import Attempt, Purpose
+from jobs.credential import Credential, CredentialKind
 from jobs.errors import ErrorClass
-from jobs.providers.client import LARGEST_BODY, Client
+from jobs.names import ProviderName
+from jobs.providers.answer import Answer
+from jobs.providers.api_modes.reading import MOST_VALUES
+from jobs.providers.api_modes.sse import MOST_EVENTS
+from jobs.providers.client import LARGEST_BODY, LARGEST_ERROR, Client
 from jobs.providers.loopback import Loopback
 from jobs.providers.loopback_replies import Endpoint, Reply
+from jobs.providers.registry import Provider
+from jobs.request import ApiMode, Request
+from jobs.target import Target
 
 pytestmark = pytest.mark.anyio
 WITHIN = timedelta(seconds=10)
@@ -116,3 +127,92 @@ async def test_a_granted_token_that_no_header_can_carry_is_no_grant(house: House
     answered = await house.complete(house.target("login"), house.target("backup"))
 
     assert answered.fallback_reason is ErrorClass.AUTH_UNAVAILABLE
+
+
+async def ask(client: Client, url: str, mode: ApiMode = ApiMode.CHAT_COMPLETIONS) -> Answer:
+    """Ask a server as a provider is asked."""
+    name = ProviderName("box")
+    attempt = Attempt(
+        id=1,
+        target=Target(name, "m", url, mode),
+        target_index=0,
+        credential=Credential(name, "key", CredentialKind.KEY),
+        purpose=Purpose.MAIN,
+        base_url=url,
+        api_mode=mode,
+        started_at=NOW,
+        secret=None,
+        fingerprint=None,
+    )
+    return await client.ask(attempt, Provider(name, None, mode, ()), Request("?"), timeout=3 * WITHIN)
+
+
+def failed(answer: Answer) -> bool:
+    """Say whether nothing of an answer could be taken for one."""
+    return answer.status != 200 or b"choices" not in answer.body or b'"content": ""' in answer.body
+
+
+@pytest.mark.parametrize("way", LIES)
+async def test_a_server_that_lies_is_answered_by_no_exception(client: Client, way: str) -> None:
+    """Not by too much of its body either."""
+    with HostileServer(LIES) as hostile:
+        answer = await ask(client, hostile.url(way))
+
+    assert failed(answer) or way in ("endless-events", "events-without-end")
+    assert len(answer.body) <= (LARGEST_BODY if answer.status == 200 else LARGEST_ERROR)
+
+
+@pytest.mark.parametrize("kind", ['["response.completed"]', '{"a": 1}', "null", "7"])
+@pytest.mark.parametrize("mode", ApiMode)
+async def test_an_event_of_no_known_kind_is_passed_by(client: Client, kind: str, mode: ApiMode) -> None:
+    stream = SSE + f'data: {{"type": {kind}, "object": {kind}}}\n\ndata: [DONE]\n\n'.encode()
+    with HostileServer({"odd": said(stream)}) as hostile:
+        answer = await ask(client, hostile.url("odd"), mode)
+
+    assert answer.status == 200
+
+
+async def test_many_large_answers_at_once_share_the_room_and_leave_it(client: Client) -> None:
+    """A dozen of 15 MB: a few are read, none takes the room of the next ones for ever."""
+    large = with_length(b'{"choices": [{"message": {"content": "' + b"x" * (LARGEST_BODY - 100) + b'"}}]}')
+    with HostileServer({"large": said(large)}) as hostile:
+        together = await asyncio.gather(*(ask(client, hostile.url("large")) for _ in range(12)))
+        alone = await ask(client, hostile.url("large"))
+
+    assert sum(bool(answer.body) for answer in together) <= 4
+    assert len(alone.body) > LARGEST_BODY - 200
+
+
+@pytest.mark.parametrize("way", ["endless-body", "a-million-lines"])
+async def test_a_small_answer_is_read_however_many_large_ones_there_are(
+    client: Client, server: Loopback, way: str
+) -> None:
+    """While they are read, and while they wait to be parsed."""
+    with HostileServer(LIES) as hostile:
+        flood = [asyncio.ensure_future(ask(client, hostile.url(way))) for _ in range(6)]
+        small = []
+        while not all(each.done() for each in flood):
+            small.append(await ask(client, server.base_url))
+
+    assert small
+    assert not any(map(failed, small))
+
+
+async def test_a_long_text_is_no_thicket(client: Client, server: Loopback) -> None:
+    """Half a million characters are more than any model says; commas and all."""
+    text = "one, [two], {three} " * 25_000
+    server.script(Endpoint.CHAT, Reply.text(text))
+
+    assert text.encode() in (await ask(client, server.base_url)).body
+    assert len(text) == MOST_VALUES
+
+
+async def test_a_stream_of_as_many_events_as_tokens_is_an_answer(client: Client) -> None:
+    """A hundred thousand pieces of a word each."""
+    piece = b'data: {"choices":[{"delta":{"content":"word "}}]}\n\n'
+    end = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+    assert MOST_EVENTS > 100_000
+    with HostileServer({"long": said(SSE + piece * 100_000 + end)}) as hostile:
+        answer = await ask(client, hostile.url("long"))
+
+    assert answer.body.count(b"word") == 100_000

@@ -1,0 +1,80 @@
+"""A provider's gate: a place is given back however its request ends, and the wait for one is written down."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from support.house import House, keyed, open_house
+
+from jobs.providers.call import Answered
+from jobs.providers.loopback import Loopback
+from jobs.providers.loopback_replies import Endpoint, Reply
+
+pytestmark = pytest.mark.anyio
+HANGS = Reply.text("never said").silent()
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Loopback]:
+    async with Loopback() as server:
+        yield server
+
+
+@pytest.fixture
+async def house(tmp_path: Path, server: Loopback) -> AsyncIterator[House]:
+    """Yield a house with a provider that lets two in."""
+    async with open_house(tmp_path, {"narrow": keyed(server.base_url, max_concurrency=2)}) as house:
+        yield house
+
+
+def asking(house: House) -> asyncio.Task[Answered]:
+    return asyncio.ensure_future(house.complete(house.target("narrow"), house.target("narrow", "other")))
+
+
+async def test_who_finds_no_place_sends_nothing_and_is_ended_by_its_own_deadline(
+    house: House, server: Loopback
+) -> None:
+    server.script(Endpoint.CHAT, HANGS)
+    inside = [asking(house) for _ in range(2)]
+    await server.wait_received(2)
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.3):
+            await house.complete(house.target("narrow"))
+
+    assert len(server.requests) == len(await house.attempts()) == 2
+    assert await house.marks() == []
+    for each in inside:
+        each.cancel()
+    await asyncio.gather(*inside, return_exceptions=True)
+
+
+async def test_a_place_is_free_again_when_its_request_was_cancelled(house: House, server: Loopback) -> None:
+    server.script(Endpoint.CHAT, HANGS, HANGS, Reply.text("at last"))
+    inside = [asking(house) for _ in range(2)]
+    await server.wait_received(2)
+    waiting = asking(house)
+
+    inside[0].cancel()
+    answered = await asyncio.wait_for(waiting, 5)
+
+    assert answered.completion.text == "at last"
+    last = (await house.attempts())[-1]
+    assert last.waited > 0
+    assert last.wait_reason == "max_concurrency of narrow was reached"
+    inside[1].cancel()
+    await asyncio.gather(*inside, return_exceptions=True)
+
+
+async def test_a_backoff_holds_no_place(house: House, server: Loopback) -> None:
+    """Two that wait for their second request let a third one through."""
+    later = Reply.error(429, headers={"retry-after-ms": "2000"})
+    server.script(Endpoint.CHAT, later, later, Reply.text("at once"), Reply.text("then"))
+    backing_off = [asking(house) for _ in range(2)]
+    await server.wait_received(2)
+
+    answered = await asyncio.wait_for(asking(house), 1.5)
+
+    assert answered.completion.text == "at once"
+    assert {each.completion.text for each in await asyncio.gather(*backing_off)} == {"then"}
