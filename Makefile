@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: help demo test bench check format lint types imports migrations wheel clean install
+.PHONY: help demo test s17 bench check format lint types imports migrations wheel clean install
 
 help: ## say what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -41,6 +41,9 @@ imports: $(STAMP) ## does everybody import only what lies below?
 bench: $(STAMP) ## print the figures that no test asserts: start-up, memory, timeouts
 	@$(BIN)/python bench/help_ratio.py
 	@$(BIN)/python bench/timeouts.py
+
+s17: $(STAMP) ## run S17, a mark belongs to the attempt that earned it, for longer: make s17 REQUESTS=1000000 SEED=1
+	$(BIN)/python -m pytest tests/acceptance/test_s17_attribution.py -k earned --s17-requests $(or $(REQUESTS),1000000) --s17-seed $(or $(SEED),1)
 
 migrations: $(STAMP) ## do the migrations lead to the tables of the code?
 	$(BIN)/python -m pytest --quiet tests/integration/test_migrations.py

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from jobs.bounded_schema import UNBOUNDED, TooManyChecks, check_pattern, validator
+from jobs.bounded_schema import MOST_KEYWORDS, UNBOUNDED, TooManyChecks, check_pattern, errors_of
+from jobs.text import well_formed
 
 LARGEST_SCHEMA = 120_000
 DEEPEST_SCHEMA = 40
 LONGEST_ANSWER = 1_000_000
 MOST_FAULTS = 5
 _LONGEST_PLACE, _LONGEST_WORDS, _LONGEST_VALUE = 120, 200, 80
+_LONGEST_NUMBER = 310
 _DIALECTS = {
     "https://json-schema.org/draft/2020-12/schema": "Draft202012Validator",
     "http://json-schema.org/draft-07/schema": "Draft7Validator",
@@ -69,7 +71,7 @@ def check(schema: Mapping[str, Any]) -> None:
     _check_parts(parts, specification)
     _check_references(schema, parts, specification)
     try:
-        next(validator(base, schema).iter_errors({}), None)
+        next(errors_of(base, schema, {}), None)
     except (RecursionError, TooManyChecks):
         raise SchemaFault("refers to itself without end", "let something stand between") from None
 
@@ -151,6 +153,8 @@ def _inside(schema: Mapping[str, Any]) -> Iterator[tuple[Path, Any]]:
 
 def _check_parts(parts: Mapping[int, tuple[Path, Mapping[str, Any]]], specification: Any) -> None:
     for path, part in parts.values():
+        if len(part) > MOST_KEYWORDS:
+            raise SchemaFault(f"has more than {MOST_KEYWORDS} keywords", "remove what says nothing", path)
         for keyword in UNBOUNDED & part.keys():
             raise SchemaFault(
                 "is not carried out: its cost has no bound", "say it otherwise", (*path, keyword)
@@ -197,7 +201,7 @@ def judge(answer: str, schema: Mapping[str, Any]) -> Fitting | Unfit:
     if len(text) > LONGEST_ANSWER:
         return Unfit((f"$: longer than the {LONGEST_ANSWER:,} characters that are held against a schema",))
     try:
-        document = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+        document = json.loads(text, parse_constant=_no_constant, parse_float=_finite, parse_int=_whole)
     except (ValueError, RecursionError) as exc:
         return Unfit((f"$: no JSON: {_cut(str(exc).partition(';')[0], _LONGEST_WORDS)}",))
     faults = _faults(document, schema)
@@ -209,7 +213,7 @@ def _faults(document: Any, schema: Mapping[str, Any]) -> tuple[str, ...]:
 
     base, _ = _dialect(schema)
     try:
-        found = list(islice(validator(base, schema).iter_errors(document), MOST_FAULTS))
+        found = list(islice(errors_of(base, schema, document), MOST_FAULTS))
     except TooManyChecks:
         return ("$: takes more checks than there may be; ask for less, or for a simpler schema",)
     except RecursionError:
@@ -224,7 +228,7 @@ def _told(error: Any) -> str:
     value = repr(error.instance)
     words = error.message.removeprefix(value)
     shown = _cut(value, _LONGEST_VALUE) if words != error.message else ""
-    return f"{_cut(error.json_path, _LONGEST_PLACE)}: {_cut(shown + words, _LONGEST_WORDS)}"
+    return well_formed(f"{_cut(error.json_path, _LONGEST_PLACE)}: {_cut(shown + words, _LONGEST_WORDS)}")
 
 
 def name_of(schema: Mapping[str, Any]) -> str:
@@ -243,6 +247,13 @@ def _finite(text: str) -> float:
     if math.isinf(number):
         raise ValueError("a number is too large")
     return number
+
+
+def _whole(text: str) -> int:
+    """Read a whole number of no more digits than a finite one has: those are reckoned with one by one."""
+    if len(text) > _LONGEST_NUMBER:
+        raise ValueError("a number is too large")
+    return int(text)
 
 
 def _cut(text: str, length: int) -> str:

@@ -14,6 +14,7 @@ from jobs.errors import CompressionFailed, ErrorClass
 from jobs.providers.call import Call, ChainExhausted, Drill
 from jobs.providers.chain import Chain
 from jobs.providers.recovery import TOO_LONG
+from jobs.redaction import redacted
 from jobs.request import Completion, Request
 from jobs.run import ClaimedRun
 from jobs.secret import Redactor
@@ -25,6 +26,7 @@ SHORTEST_WORTH_IT = 500
 COMPRESSED_TO = 4
 LONGEST_TITLE = 80
 _TITLED_FROM = 4_000
+_TITLE_SOUGHT_IN = 4_000  # characters: a model may say anything, and a title is its first line
 _TITLE_TIMEOUT = timedelta(seconds=30)
 _GRACE = 1.0  # seconds in which the chain, which knows its deadline, is first to end
 _CUT = "[cut here: the compression model reached its output limit]"
@@ -88,7 +90,7 @@ class Helper:
             completion = await self.ask(asked, within=self.task.timeout or _TITLE_TIMEOUT)
         except (ChainExhausted, TimeoutError):
             return None
-        return one_line(self.redactor.clean(_spoken(completion.text)))
+        return one_line(self.redactor.clean(_spoken(completion.text).lstrip()[:_TITLE_SOUGHT_IN]))
 
     async def compress(self, texts: Sequence[str]) -> tuple[str, ...]:
         """Return each text made shorter; those too short to be worth it stay. Raises CompressionFailed."""
@@ -143,7 +145,7 @@ class _Compression:
             if too_long and len(piece) > SHORTEST_PIECE:
                 return None
             raise CompressionFailed(str(exc)) from exc
-        text = self._helper.redactor.own(_spoken(completion.text))
+        text = await redacted(self._helper.redactor.own, _spoken(completion.text))
         return f"{text} {_CUT}" if completion.truncated else text
 
     def afford(self, length: int) -> None:

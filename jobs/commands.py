@@ -1,4 +1,10 @@
-"""A job's own commands: started without a shell and without our secrets, ended whole at their limit."""
+"""A job's own commands: started without a shell and without our secrets, ended whole at their limit.
+
+Where this process is killed (SIGKILL, out of memory) nobody is left to end them: a command then runs on until
+it ends by itself, except under systemd, which ends all that a unit has started. Linux could end it with its
+parent (prctl(2), PR_SET_PDEATHSIG), but only code between fork and exec can ask for that, and such code is
+unsafe in a process with threads.
+"""
 
 import asyncio
 import codecs
@@ -13,6 +19,7 @@ from jobs.credential import SecretReference
 from jobs.definition import Command
 from jobs.errors import CommandFailed
 from jobs.providers.registry import Registry, builtin_rows
+from jobs.redaction import redacted
 from jobs.secret import Redactor
 
 LONGEST_COMPLAINT = 200
@@ -43,7 +50,7 @@ class _Listener(asyncio.SubprocessProtocol):
     def __init__(self, most: int) -> None:
         self._most = most
         self.output, self.errors = bytearray(), bytearray()
-        self.printed = 0
+        self.printed = self.complained = 0
         self.exited, self.closed = asyncio.Event(), asyncio.Event()
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
@@ -51,6 +58,7 @@ class _Listener(asyncio.SubprocessProtocol):
             self.printed += len(data)
             self.output += data[: self._most - len(self.output)]
         else:
+            self.complained += len(data)
             self.errors = (self.errors + data)[-_ERRORS_KEPT:]
 
     def process_exited(self) -> None:
@@ -62,7 +70,7 @@ class _Listener(asyncio.SubprocessProtocol):
 
 @dataclass(frozen=True, slots=True)
 class Commands:
-    """Runs commands in this environment; what they complain of is told without secrets."""
+    """Runs commands in this environment; what they print and complain of is told without our secrets."""
 
     environ: Mapping[str, str] = field(repr=False)
     redactor: Redactor
@@ -71,6 +79,7 @@ class Commands:
         """Return a command's standard output as text, and say in it where it was cut; raises CommandFailed.
 
         Whatever is no UTF-8 becomes U+FFFD. What the command leaves running in its process group is ended.
+        A secret of ours is taken out before the text says that it was cut, so that one that was cut goes too.
         """
         listener = _Listener(command.max_bytes)
         transport = await self._started(command, listener)
@@ -82,7 +91,8 @@ class Commands:
         code = transport.get_returncode()
         if code != 0:
             raise CommandFailed(f"{_named(command)} {_ending(code)}{self._complaint(listener)}")
-        return _text(listener, command.max_bytes)
+        text = await redacted(self.redactor.own, _text(listener, command.max_bytes))
+        return f"{text}{_cut_note(listener, command.max_bytes)}"
 
     async def _started(self, command: Command, listener: _Listener) -> asyncio.SubprocessTransport:
         words = (*_SHELL, *command.words) if command.shell else command.words
@@ -97,7 +107,8 @@ class Commands:
         return transport
 
     def _complaint(self, listener: _Listener) -> str:
-        lines = self.redactor.clean(listener.errors.decode("utf-8", "replace")).split("\n")
+        cut = "…" if listener.complained > _ERRORS_KEPT else ""  # so that a secret's end is known for one
+        lines = self.redactor.clean(cut + listener.errors.decode("utf-8", "replace")).split("\n")
         last = next((line.strip() for line in reversed(lines) if line.strip()), "")
         shown = "".join(each if each.isprintable() else " " for each in last)[:LONGEST_COMPLAINT]
         return f": {shown}" if shown else ""
@@ -140,6 +151,10 @@ def _ending(code: int | None) -> str:
 def _text(listener: _Listener, most: int) -> str:
     was_cut = listener.printed > most
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    text = decoder.decode(bytes(listener.output), final=not was_cut).replace("\0", "�")
-    note = f"\n[cut here: {listener.printed:,} bytes were printed, and {most:,} are kept]\n"
-    return text + note if was_cut else text
+    return decoder.decode(bytes(listener.output), final=not was_cut).replace("\0", "�")
+
+
+def _cut_note(listener: _Listener, most: int) -> str:
+    if listener.printed <= most:
+        return ""
+    return f"\n[cut here: {listener.printed:,} bytes were printed, and {most:,} are kept]\n"

@@ -48,6 +48,17 @@ class Scope(StrEnum):
         """Whether a mark of this scope names a model."""
         return self.value.endswith("_model")
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that say what a mark of this scope closes, besides its provider."""
+        says = {
+            "credential": self.on_credential,
+            "quota_group": self.on_group,
+            "base_url": self.on_endpoint,
+            "model": self.on_model,
+        }
+        return tuple(name for name, said in says.items() if said)
+
 
 class Status(StrEnum):
     """How a credential stands, as people are told."""
@@ -64,7 +75,8 @@ class Mark:
     """One closed thing: facts only. Whether it is still closed is asked with `closed_until`.
 
     `until` None means until the secret changes or an operator resets it. `fingerprint` is that of the
-    secret that was refused; only marks on a credential carry it.
+    secret that was refused; only marks on a credential carry it. `stated_until` is the latest time that the
+    provider itself has named.
     """
 
     scope: Scope
@@ -81,6 +93,7 @@ class Mark:
     step: int
     made_at: datetime
     attempt_id: int
+    stated_until: datetime | None = None
 
     @property
     def status(self) -> Status:
@@ -125,7 +138,8 @@ class Mark:
         until = self.until
         cut = only_credential and self.until_source == DEFAULT_SOURCE
         if cut and self.error_class in _SHORT_FOR_ONLY_CREDENTIAL:
-            until = min(until, self.made_at + LONGEST_FOR_ONLY_CREDENTIAL)
+            guessed = self.made_at + LONGEST_FOR_ONLY_CREDENTIAL
+            until = min(until, max(guessed, self.stated_until or guessed))
         return until if until > now else None
 
 
@@ -134,7 +148,8 @@ class NewMark:
     """A mark that an attempt has just earned, before the store has looked at what stands there already.
 
     `ladder` holds the default lengths, step by step; `stated` is the provider's own time, which wins.
-    `lasts_from_step` is the step from which no time ends it (None: never).
+    `lasts_from_step` is the step from which no time ends it (None: never). One that does not climb renews
+    the rung on which the standing mark is: it only looked whether that is still true.
     """
 
     scope: Scope
@@ -144,6 +159,7 @@ class NewMark:
     source: str = DEFAULT_SOURCE
     code: str | None = None
     lasts_from_step: int | None = None
+    climbs: bool = True
 
     def step_after(self, previous: Mark | None, *, attempt_started: datetime, now: datetime) -> int:
         """Return the rung this failure stands on.
@@ -153,7 +169,8 @@ class NewMark:
         """
         if previous is None or now - (previous.until or previous.made_at) > _LADDER_FORGETS_AFTER:
             return 1
-        return previous.step + 1 if attempt_started > previous.made_at else previous.step
+        climbs = self.climbs and attempt_started > previous.made_at
+        return previous.step + 1 if climbs else previous.step
 
     def until(self, step: int, *, now: datetime) -> datetime | None:
         """Return when a mark on this rung ends; None when only a new secret or a reset ends it."""
@@ -166,10 +183,16 @@ class NewMark:
 
 def subject(scope: Scope, attempt: Attempt) -> dict[str, str | None]:
     """Return the columns that name what a mark of `scope` closes: always the attempt's own, nobody else's."""
+    used = used_by(attempt)
+    return {name: said if name in (*scope.columns, "provider") else None for name, said in used.items()}
+
+
+def used_by(attempt: Attempt) -> dict[str, str]:
+    """Return everything that an attempt went through, and that a mark of some scope may close."""
     return {
         "provider": attempt.target.provider,
-        "credential": attempt.credential.label if scope.on_credential else None,
-        "quota_group": attempt.credential.quota_group if scope.on_group else None,
-        "base_url": attempt.base_url if scope.on_endpoint else None,
-        "model": attempt.target.model if scope.on_model else None,
+        "credential": attempt.credential.label,
+        "quota_group": attempt.credential.quota_group,
+        "base_url": attempt.base_url,
+        "model": attempt.target.model,
     }

@@ -8,6 +8,7 @@ from typing import Any
 from jobs.commands import Commands
 from jobs.definition import Job
 from jobs.prompt import asks_for
+from jobs.redaction import redacted
 from jobs.secret import Redactor
 from jobs.store.outputs import newest_outputs
 from jobs.store.store import Store
@@ -48,7 +49,7 @@ class Material:
 async def collect(job: Job, *, commands: Commands, store: Store, redactor: Redactor) -> Material:
     """Run the job's command and read the outputs that its templates ask for; raises CommandFailed.
 
-    No key of ours goes to a model because a command has printed it.
+    No key of ours goes to a model because a command has printed it, or a model before had said it.
     """
     printed = await commands.output_of(job.gather) if job.gather else ""
     asked = {
@@ -57,8 +58,9 @@ async def collect(job: Job, *, commands: Commands, store: Store, redactor: Redac
     others = job.context_from if "context" in asked else ()
     own = (job.name,) if "last_output" in asked else ()
     outputs = await store.read(newest_outputs, (*own, *others)) if own or others else {}
+    shown = {name: await redacted(redactor.own, text) for name, text in outputs.items()}
     return Material(
-        gathered=redactor.own(printed) if "gathered" in asked else "",
-        last_output=outputs[job.name] if own else "",
-        context={name: outputs.get(name, "") for name in job.context_from},
+        gathered=printed if "gathered" in asked else "",
+        last_output=shown[job.name] if own else "",
+        context={name: shown.get(name, "") for name in job.context_from},
     )

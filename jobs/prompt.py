@@ -13,6 +13,7 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from jobs.errors import TemplateError
+from jobs.text import well_formed
 
 NAMES = frozenset({"job", "scheduled_for", "now", "gathered", "context", "last_output", "vars"})
 LONGEST_PROMPT = 2_000_000
@@ -85,8 +86,9 @@ def _names_in(text: str) -> frozenset[str]:
 
 
 def render(text: str, *, zone: ZoneInfo, names: Mapping[str, Any]) -> str:
-    """Return the rendered text. CPU-bound: call it off the loop.
+    """Return the rendered text, well-formed: what a template makes up can be sent and written down.
 
+    CPU-bound: call it off the loop.
     Raises TemplateError for an undefined name, a refused operation, or a result of over 2,000,000 characters.
     """
     try:
@@ -100,7 +102,7 @@ def render(text: str, *, zone: ZoneInfo, names: Mapping[str, Any]) -> str:
                 )
             parts.append(part)
     except SecurityError as exc:
-        raise TemplateError(f"not allowed in a template: {exc}") from exc
+        raise TemplateError(well_formed(f"not allowed in a template: {exc}")) from exc
     except _FAULTS as exc:
-        raise TemplateError(f"{type(exc).__name__}: {exc}") from exc
-    return "".join(parts)
+        raise TemplateError(well_formed(f"{type(exc).__name__}: {exc}")) from exc
+    return well_formed("".join(parts))

@@ -97,7 +97,7 @@ HOLD_MARGIN = timedelta(seconds=60)
 class Hold:
     """Why a job is not asked for a while: every target is closed. `closed` names the credentials."""
 
-    until: datetime
+    opens_at: datetime
     closed: str
     reason: str
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -10,28 +11,32 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
 
 from jobs import clock, prompt
 from jobs.attempt import Purpose
 from jobs.auxiliary import Helper
 from jobs.commands import Commands
 from jobs.definition import Auxiliary, Job, OnTruncated
-from jobs.errors import CommandFailed, CompressionFailed, FenceLost, TemplateError
+from jobs.errors import CommandFailed, CompressionFailed, FenceLost, TemplateError, Unavailable
 from jobs.events import Events, JobHeld, RunFinished, RunStarted
 from jobs.material import Material, collect
 from jobs.overflow import Overflow, Shortened
-from jobs.providers.call import Answered, Call, ChainExhausted, Drill
+from jobs.providers.call import Answered, Call, ChainExhausted, Drill, Rest
 from jobs.providers.chain import Chain
 from jobs.providers.openings import Opening
 from jobs.providers.recovery import TOO_LONG
+from jobs.redaction import redacted
 from jobs.request import Request
-from jobs.run import HOLD_MARGIN, ClaimedRun, Hold, Outcome, Reason, RunState, Served, Trigger
+from jobs.run import ClaimedRun, Hold, Outcome, Reason, RunState, Served, Trigger
 from jobs.schema_repair import AnswerUnfit, conforming
 from jobs.secret import Redactor
 from jobs.store import runs
+from jobs.store.holds import NewHold
 from jobs.store.store import Store
 from jobs.target import Target
 
+_LONGEST_TOLD = 8_000  # characters of an error's text, which may quote anything
 logger = logging.getLogger(__name__)
 
 
@@ -73,6 +78,7 @@ class _Work:
     zone: ZoneInfo
     deadline: float
     drill: Drill | None
+    rest: Rest
 
     def helper(self, task: Auxiliary, purpose: Purpose) -> Helper:
         """Return whoever does an auxiliary task for this try."""
@@ -90,35 +96,59 @@ class _Work:
 
 
 async def run_job(
-    run: ClaimedRun, job: Job, workshop: Workshop, *, zone: ZoneInfo, drill: Drill | None = None
+    run: ClaimedRun,
+    job: Job,
+    workshop: Workshop,
+    *,
+    zone: ZoneInfo,
+    drill: Drill | None = None,
+    rest: Rest = nullcontext,
 ) -> Outcome:
     """Do one try of a claimed run and write its end; return how it ended.
 
     Raises FenceLost when somebody else has taken the run over, and lets a cancellation through after it
     is written down. A cancellation with a `Reason` as its message ends the run with that reason; one that
-    comes when the answer is there already ends only the search for a title.
+    comes when the answer is there already ends only the search for a title: the success is written before
+    that begins. `rest` is entered while the run waits for a closed chain to open.
     """
     begun, cancelled = await _started(run, job, workshop)
     run, started = begun.run, begun.monotonic
     waited = (begun.at - run.scheduled_for).total_seconds()
     workshop.events.emit(RunStarted(run, max(0.0, waited)))
+    work = _Work(run, job, workshop, zone, started + job.timeout.total_seconds(), drill, rest)
     outcome = None
     if cancelled is None:
-        work = _Work(run, job, workshop, zone, started + job.timeout.total_seconds(), drill)
         try:
             outcome = await _outcome(work)
-            outcome = replace(outcome, title=await _title(work, outcome))
         except asyncio.CancelledError as exc:
             cancelled = exc
     if outcome is None:
         outcome = Outcome.cancelled(_reason_of(cancelled))
-    first = await asyncio.shield(workshop.store.insist(runs.finish, run, outcome, now=clock.utcnow()))
-    if outcome.hold is not None:
-        workshop.events.emit(JobHeld(run.job, outcome.hold.until, outcome.hold.reason, first))
+    outcome, held = await _ended(run, outcome, workshop)
+    if outcome.hold is not None and held is not None:
+        workshop.events.emit(JobHeld(run.job, held.until, outcome.hold.reason, held.first))
     workshop.events.emit(RunFinished(run, outcome, clock.monotonic() - started))
-    if cancelled is not None and outcome.state is RunState.CANCELLED:
+    if cancelled is not None:
         raise cancelled
-    return outcome
+    return replace(outcome, title=await _title(work, outcome))
+
+
+async def _ended(run: ClaimedRun, outcome: Outcome, workshop: Workshop) -> tuple[Outcome, NewHold | None]:
+    """Write a run's end; return it, and the hold that it brings.
+
+    An end that no database takes (a text that is no Unicode, say) becomes another one in plain words, since
+    a row that stays `running` would block its job.
+    """
+    insist = workshop.store.insist
+    try:
+        return outcome, await asyncio.shield(insist(runs.finish, run, outcome, now=clock.utcnow()))
+    except (FenceLost, Unavailable, OperationalError):
+        raise
+    except Exception as exc:  # whatever is wrong with this end, the run has to have one
+        why = f"its end cannot be written as it is: {type(exc).__name__}"
+        logger.error("run %d of %s: %s", run.id, run.job, why)
+        failed = Outcome.failed(Reason.INTERNAL, why)
+        return failed, await asyncio.shield(insist(runs.finish, run, failed, now=clock.utcnow()))
 
 
 async def _started(
@@ -136,7 +166,6 @@ async def _started(
 
 async def _outcome(work: _Work) -> Outcome:
     job, workshop = work.job, work.workshop
-    clean = workshop.redactor.clean
     try:
         async with asyncio.timeout(max(0.0, work.deadline - clock.monotonic())):
             material = await collect(
@@ -153,15 +182,20 @@ async def _outcome(work: _Work) -> Outcome:
             f"no answer within {_in_words(job.timeout)}; raise the job's timeout to wait longer"
         )
     except CommandFailed as exc:
-        return Outcome.failed(Reason.GATHER, clean(str(exc)))
+        return Outcome.failed(Reason.GATHER, _told(work, exc))
     except TemplateError as exc:
         return Outcome.failed(Reason.TEMPLATE, str(exc))
     except CompressionFailed as exc:
-        return Outcome.failed(Reason.COMPRESSION, clean(str(exc)))
+        return Outcome.failed(Reason.COMPRESSION, _told(work, exc))
     except FenceLost:
         raise
     except Exception as exc:  # a bug ends this run, visibly, and no other
-        return Outcome.failed(Reason.INTERNAL, clean(f"{type(exc).__name__}: {exc}"))
+        return Outcome.failed(Reason.INTERNAL, _told(work, f"{type(exc).__name__}: {exc}"))
+
+
+def _told(work: _Work, what: object) -> str:
+    """Return the words of an error, which may quote anything, cut to a length and without secrets."""
+    return work.workshop.redactor.clean(str(what)[:_LONGEST_TOLD])
 
 
 async def _render(work: _Work, names: Mapping[str, Any], material: Material) -> Request:
@@ -180,8 +214,9 @@ async def _render(work: _Work, names: Mapping[str, Any], material: Material) -> 
 
 async def _keep(work: _Work, request: Request, shortened: Shortened | None = None) -> None:
     """Write down what the model is shown, and what was made shorter for it."""
-    store, text = work.workshop.store, work.workshop.redactor.clean(request.prompt)
+    store = work.workshop.store
     if work.job.store_prompt:
+        text = await redacted(work.workshop.redactor.clean, request.prompt)
         await store.insist(runs.keep_prompt, work.run, text)
     if shortened is not None:
         await store.insist(runs.keep_shortened, work.run, shortened.before, shortened.after)
@@ -198,26 +233,36 @@ async def _answered(work: _Work, request: Request, overflow: Overflow) -> Outcom
         )
     except AnswerUnfit as exc:
         last = exc.answered.completion
-        said, output = redactor.clean(str(exc)), redactor.own(last.text)
-        return Outcome.failed(Reason.SCHEMA, said, output=output, truncated=last.truncated)
+        output = await redacted(redactor.own, last.text)
+        return Outcome.failed(Reason.SCHEMA, _told(work, exc), output=output, truncated=last.truncated)
     except ChainExhausted as exc:
         too_long = any(left.error_class in TOO_LONG for left in exc.left)
         said = f"{exc}; {overflow.advice}" if too_long else str(exc)
         hold = _hold_of(work.run, exc.opening)
-        return Outcome.failed(exc.error_class, workshop.redactor.clean(said), hold=hold)
-    return _judge(work.job, answered, workshop.redactor)
+        return Outcome.failed(exc.error_class, _told(work, said), hold=hold)
+    return _judge(work.job, answered, await redacted(redactor.own, answered.completion.text))
 
 
 async def _title(work: _Work, outcome: Outcome) -> str | None:
-    """Return a title for a good answer, where the job wants one and somebody gives it."""
+    """Give a good answer a title, where the job wants one and somebody makes it; return that.
+
+    The run has ended by now: whatever goes wrong here, a cancellation too, takes nothing from its success.
+    """
     if outcome.state is not RunState.SUCCEEDED or outcome.output is None or work.job.title is None:
         return None
+    title = None
     try:
-        return await work.helper(work.job.title, Purpose.TITLE).title(outcome.output)
-    except Exception as exc:  # an answer is never lost for want of a title, not to a bug either
-        why = work.workshop.redactor.clean(f"{type(exc).__name__}: {exc}")
+        try:
+            title = await work.helper(work.job.title, Purpose.TITLE).title(outcome.output)
+        finally:
+            await asyncio.shield(work.workshop.store.write(runs.give_title, work.run, title))
+    except asyncio.CancelledError:
+        return None
+    except Exception as exc:  # no title is no failure, and a bug in making one is none of the run's
+        why = _told(work, f"{type(exc).__name__}: {exc}")
         logger.error("run %d of %s has no title: %s", work.run.id, work.run.job, why)
         return None
+    return title
 
 
 def template_names(run: ClaimedRun, job: Job, *, now: datetime) -> Mapping[str, Any]:
@@ -234,7 +279,7 @@ def _hold_of(run: ClaimedRun, opening: Opening | None) -> Hold | None:
     """Return the hold of a job whose whole chain is closed for a known time; asking by hand holds nothing."""
     if opening is None or run.trigger in (Trigger.ASK, Trigger.DRILL):
         return None
-    return Hold(opening.at + HOLD_MARGIN, opening.closed, str(opening))
+    return Hold(opening.at, opening.closed, str(opening))
 
 
 def _call(work: _Work, overflow: Overflow) -> Call:
@@ -249,13 +294,13 @@ def _call(work: _Work, overflow: Overflow) -> Call:
         shrink=overflow.shrink,
         drill=work.drill,
         through_closed=run.probe,
+        rest=work.rest,
     )
 
 
-def _judge(job: Job, answered: Answered, redactor: Redactor) -> Outcome:
-    """Return how an answered run ends; a model's words are kept but for our own secrets."""
+def _judge(job: Job, answered: Answered, text: str) -> Outcome:
+    """Return how an answered run ends; `text` is what the model said, without our own secrets."""
     completion, attempt = answered.completion, answered.attempt
-    text = redactor.own(completion.text)
     if completion.truncated and job.on_truncated is OnTruncated.FAIL:
         return Outcome.failed(
             Reason.TRUNCATED,

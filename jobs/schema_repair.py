@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -14,8 +15,12 @@ from jobs.providers.call import Answered, Call, ChainExhausted
 from jobs.providers.chain import Chain
 from jobs.request import Correction, Request
 from jobs.secret import Redactor
+from jobs.text import well_formed
 
 LONGEST_QUOTED = 100_000
+_JUDGES = ThreadPoolExecutor(2, thread_name_prefix="answer-schema")
+"""Their own threads: a judgement that nobody waits for any more takes none of those that others need."""
+
 _REMARK = (
     "This answer cannot be used: {faults}. Answer again with one JSON document that fits the schema below, "
     "and nothing before or after it.\n\n{schema}"
@@ -42,16 +47,21 @@ async def conforming(
     schema = answered.request.parameters.response_format
     if schema is None or _settled(answered, on_truncated):
         return answered
-    judged = await asyncio.to_thread(judge, answered.completion.text, schema)
+    judged = await _judged(answered, schema)
     if isinstance(judged, Fitting):
         return _with_text(answered, judged)
     repaired = await _repaired(answered, judged, schema, call, chain, redactor)
     if _settled(repaired, on_truncated):
         return repaired
-    again = await asyncio.to_thread(judge, repaired.completion.text, schema)
+    again = await _judged(repaired, schema)
     if isinstance(again, Unfit):
         raise AnswerUnfit(f"the answer does not fit its schema, nor does its repair: {again}", repaired)
     return _with_text(repaired, again)
+
+
+async def _judged(answered: Answered, schema: Mapping[str, Any]) -> Fitting | Unfit:
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(_JUDGES, judge, answered.completion.text, schema)
 
 
 def _settled(answered: Answered, on_truncated: OnTruncated) -> bool:
@@ -83,4 +93,5 @@ def _correcting(answered: Answered, unfit: Unfit, schema: Mapping[str, Any], red
     remark = _REMARK.format(
         faults="; ".join(unfit.faults), schema=json.dumps(dict(schema), ensure_ascii=False)
     )
-    return replace(answered.request, correction=Correction(shown, redactor.own(remark)))
+    correction = Correction(well_formed(shown), well_formed(redactor.own(remark)))
+    return replace(answered.request, correction=correction)

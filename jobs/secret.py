@@ -2,16 +2,22 @@
 
 import hmac
 import re
+import threading
 from collections.abc import Iterable, Mapping
 from urllib.parse import quote
 
 _MASK = "[secret]"
-_LOOKS_LIKE_A_KEY = re.compile(
-    r"\b(?:sk|pk|rk|gsk|xai|nvapi|hf|r8|AIza)[-_][\w\-]{12,}|\bAIza[\w\-]{20,}|\beyJ[\w\-]+\.[\w\-]+\.[\w\-]*"
+# Each of these reads a text in a time that grows as its length does, whoever wrote the text: what could be
+# tried again shorter is possessive, and a token is looked for once in each run of its characters.
+_LOOKS_LIKE_A_KEY = re.compile(r"\b(?:sk|pk|rk|gsk|xai|nvapi|hf|r8|AIza)[-_][\w\-]{12,}+|\bAIza[\w\-]{20,}+")
+_LOOKS_LIKE_A_TOKEN = re.compile(
+    r"(?<![\w\-])(?P<before>(?:(?!\beyJ)[\w\-])*+)eyJ[\w\-]++\.[\w\-]++\.[\w\-]*+"
 )
-_BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[\w\-.~+/=]{8,}")
+_BEARER = re.compile(r"(?i)\b(bearer|basic)\s++[\w\-.~+/=]{8,}+")
 _SECRET_HEADER = re.compile(r"(?i)(?:authorization|key|token|secret|password|cookie)$")
-_CUT = re.compile(r"(?:\*{2,}|\.{3,}|…+|•{2,})+(?P<tail>[\w\-.+/=~]*)")
+_CUT = re.compile(r"(?:\*{2,}+|\.{3,}+|…++|•{2,}+)++(?P<tail>[\w\-.+/=~]*+)")
+_WORD_OF_A_HEADER = re.compile(r"[^\s;,=]{8,}+")
+_SHORTEST_HEADER = 8
 _SHORTEST_REDACTED = 6
 _SHORTEST_PART = 4
 _PLACEHOLDERS = frozenset(
@@ -57,12 +63,20 @@ class Secret:
 
 def looks_like_a_key(text: str) -> bool:
     """Say whether a literal is shaped like a real provider key rather than a placeholder."""
-    return bool(_LOOKS_LIKE_A_KEY.search(text))
+    return bool(_LOOKS_LIKE_A_KEY.search(text) or _LOOKS_LIKE_A_TOKEN.search(text))
 
 
 def secrets_in_headers(headers: Mapping[str, str]) -> list[Secret]:
-    """Return the values of those request headers whose names say that they admit somebody."""
-    return [Secret(value) for name, value in headers.items() if _SECRET_HEADER.search(name)]
+    """Return the values of request headers that may admit somebody: by their name, or from 8 characters on.
+
+    Where the name says so, each long part of the value is one too: the key behind `Bearer`, say.
+    """
+    found = []
+    for name, value in headers.items():
+        telling = _SECRET_HEADER.search(name) is not None
+        parts = [part for part in _WORD_OF_A_HEADER.findall(value) if part != value] if telling else []
+        found += [value, *parts] if telling or len(value) >= _SHORTEST_HEADER else []
+    return [Secret(value) for value in found]
 
 
 class Redactor:
@@ -75,17 +89,26 @@ class Redactor:
 
     def __init__(self) -> None:
         self._known: tuple[str, ...] = ()
+        self._learned: set[str] = set()
+        self._learning = threading.Lock()
 
     def learn(self, secrets: Iterable[Secret]) -> None:
-        """Remember secrets; placeholders, and ones shorter than six characters, are ordinary words."""
-        texts = [text for secret in secrets if _is_telling(text := secret.reveal())]
-        found = {*self._known, *texts, *(quote(text, safe="") for text in texts)}
-        if len(found) > len(self._known):
+        """Remember secrets; placeholders, and ones shorter than six characters, are ordinary words.
+
+        Any thread may call it; what is known already costs nothing.
+        """
+        new = [text for secret in secrets if (text := secret.reveal()) not in self._learned]
+        if not new:
+            return
+        with self._learning:
+            telling = [text for text in new if _is_telling(text)]
+            found = {*self._known, *telling, *(quote(text, safe="", errors="replace") for text in telling)}
             self._known = tuple(sorted(found, key=len, reverse=True))
+            self._learned.update(new)
 
     def clean(self, text: str) -> str:
         """Return `text` with every secret, and all that looks like one, replaced by `[secret]`."""
-        text = self._without_parts(self.own(text))
+        text = _LOOKS_LIKE_A_TOKEN.sub(rf"\g<before>{_MASK}", self._without_parts(self.own(text)))
         return _BEARER.sub(rf"\1 {_MASK}", _LOOKS_LIKE_A_KEY.sub(_MASK, text))
 
     def own(self, text: str) -> str:
@@ -97,21 +120,27 @@ class Redactor:
 
     def _without_parts(self, text: str) -> str:
         """Mask each secret of which the text shows the beginning or the end, with a cut between."""
-        for found in reversed(list(_CUT.finditer(text))):
+        kept, done, after = [], 0, 0
+        for found in _CUT.finditer(text):
             cut, tail = found.start(), found["tail"].rstrip(".")
-            begun = self._begun(text, cut, _SHORTEST_PART)
+            begun = self._begun(text, cut, _SHORTEST_PART, after=after)
             is_ended = len(tail) >= _SHORTEST_PART and any(known.endswith(tail) for known in self._known)
+            after = found.start("tail")
             if begun < cut or is_ended:
-                text = text[:begun] + _MASK + text[found.start("tail") + len(tail) :]
-        return text
+                kept += [text[done:begun], _MASK]
+                done = after = after + len(tail)
+        return "".join([*kept, text[done:]])
 
-    def _begun(self, text: str, end: int, shortest: int) -> int:
-        """Return where a secret begins of which only the first part stands before `end`; else `end`."""
-        return min((_begun(known, text, end, shortest) for known in self._known), default=end)
+    def _begun(self, text: str, end: int, shortest: int, *, after: int = 0) -> int:
+        """Return where a secret begins of which only the first part stands before `end`; else `end`.
+
+        It begins no earlier than `after`.
+        """
+        return min((_begun(known, text, end, shortest, after) for known in self._known), default=end)
 
 
-def _begun(known: str, text: str, end: int, shortest: int) -> int:
-    at = text.find(known[:shortest], max(0, end - len(known)), end)
+def _begun(known: str, text: str, end: int, shortest: int, after: int) -> int:
+    at = text.find(known[:shortest], max(after, end - len(known)), end)
     while at >= 0 and not known.startswith(text[at:end]):
         at = text.find(known[:shortest], at + 1, end)
     return at if at >= 0 else end

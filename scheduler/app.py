@@ -19,7 +19,7 @@ from jobs.providers.gates import Gates
 from jobs.providers.oauth import Refresher
 from jobs.providers.rules import Rules
 from jobs.providers.secrets import Keyring, SecretReader, make_secret_key
-from jobs.providers.stay import Services
+from jobs.providers.services import Services
 from jobs.providers.vault import Vault
 from jobs.runner import Workshop
 from jobs.secret import Redactor, secrets_in_headers
@@ -132,6 +132,7 @@ async def open_app(
     store = Store(settings.database, on_trouble=trouble)
     try:
         await store.read(revision.require)
+        await store.read(vault.learn_all, settings.registry)
         instance = await store.write(instances.register, kind=kind, version=__version__, now=clock.utcnow())
         client = Client()
         refresher = Refresher(store=store, client=client, keyring=vault.keyring, redactor=redactor)

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 
 from sqlalchemy.exc import DBAPIError
 
@@ -19,7 +20,7 @@ from jobs.secret import Redactor
 from jobs.store import instances, runs
 from jobs.store import jobs as job_verbs
 from jobs.store.engine import kind_of
-from jobs.store.holds import note_probes
+from jobs.store.holds import HeldJob
 from jobs.store.jobs import JobState
 from jobs.store.runs import NewRun
 from scheduler import __version__
@@ -52,7 +53,7 @@ class Daemon:
         self._states: dict[str, JobState] = {}
         self._watched_since = clock.utcnow()
         self._clock_work = ClockWork(self._look)
-        self._holds = Holds(app, self._jobs)
+        self._holds = Holds(app, due=self._jobs)
         self._early_refresh = EarlyRefresh(app.services, settings.targets())
         self._workers = WorkerPool(self._work, limit=settings.limits.max_concurrent_runs)
         self._stopping = asyncio.Event()
@@ -114,19 +115,19 @@ class Daemon:
     async def _look(self, names: list[str]) -> Mapping[str, datetime | None]:
         """Plan the named jobs, claim what is due in one transaction, hand it to the workers."""
         now = clock.utcnow()
-        standing = await self._holds.standing(now=now)
-        probing = probes_of(standing, names, now=now)
+        held = await self._holds.judged()
+        probing = probes_of(held.standing, names, now=now)
         plans: dict[str, Plan] = {}
         for number, name in enumerate(names):
             if number % JOBS_A_BREATH == JOBS_A_BREATH - 1:
                 await asyncio.sleep(0)
-            plans[name] = self._plan(name, held=name in standing, probes=name in probing)
+            plans[name] = self._plan(name, held=name in held.standing, probes=name in probing)
         new = [run for name, made in plans.items() for run in _rows_of(name, made)]
         if new:
             await self._claim(new, plans, probing)
-        begun = [run.job for run in new if run.state is RunState.QUEUED]
-        freed = [name for name in names if name not in standing]
-        self._workers.submit(await self._holds.release(freed, busy=begun, now=now))
+        begun = {run.job for run in new if run.state is RunState.QUEUED}
+        over = [held.over[name] for name in names if name in held.over]
+        self._workers.submit(await self._holds.release(over, busy=begun))
         for name, made in plans.items():
             if made.decisions:
                 self._states[name] = _with_cursor(self._states[name], made.cursor)
@@ -149,7 +150,9 @@ class Daemon:
             ),
         )
 
-    async def _claim(self, new: list[NewRun], plans: Mapping[str, Plan], probing: Mapping[str, str]) -> None:
+    async def _claim(
+        self, new: list[NewRun], plans: Mapping[str, Plan], probing: Mapping[str, HeldJob]
+    ) -> None:
         now = clock.utcnow()
         claimed = await self._app.store.write(
             runs.claim,
@@ -158,10 +161,10 @@ class Daemon:
             instance_id=self._app.workshop.instance_id,
             now=now,
         )
-        probes = [run for run in claimed.ours if run.job in probing]
-        if probes:
-            await self._app.store.write(note_probes, {probing[run.job] for run in probes}, now=now)
-        self._workers.submit(replace(run, probe=run in probes) for run in claimed.ours)
+        probes = [
+            run for run in claimed.ours if run.job in probing and await self._holds.probe(probing[run.job])
+        ]
+        self._workers.submit([replace(run, probe=run in probes) for run in claimed.ours])
         for run in claimed.ours:
             self._app.events.emit(RunClaimed(run, (now - run.scheduled_for).total_seconds()))
         for row in claimed.final:
@@ -175,7 +178,8 @@ class Daemon:
             await self._app.store.write(runs.cancel_queued, run.id, Reason.OPERATOR, now=clock.utcnow())
             return
         try:
-            await run_job(run, job.job, self._app.workshop, zone=job.timezone)
+            rest = partial(self._workers.resting, run.id)
+            await run_job(run, job.job, self._app.workshop, zone=job.timezone, rest=rest)
         except FenceLost as exc:
             logger.warning("%s", exc)
 
@@ -199,7 +203,7 @@ class Daemon:
     async def _beat(self, instance: int) -> None:
         try:
             await self._app.store.write(instances.beat, instance, now=clock.utcnow())
-            self._clock_work.hasten(await self._holds.over(now=clock.utcnow()))
+            await self._let_go()
             left = await self._app.store.write(runs.recover, instance_id=instance, now=clock.utcnow())
         except DBAPIError as exc:
             self._app.events.emit(WriteFailed(kind_of(exc), type(exc).__name__))
@@ -209,6 +213,12 @@ class Daemon:
         self._workers.recover(left)
         if all(self._healthy().values()):
             self._notifier.watchdog()
+
+    async def _let_go(self) -> None:
+        """Look at the jobs whose hold is over; one that is not scheduled is just held no more."""
+        over = (await self._holds.judged()).over
+        self._clock_work.hasten(name for name in over if name in self._jobs)
+        await self._holds.release(each for name, each in over.items() if name not in self._jobs)
 
     def _healthy(self) -> dict[str, bool]:
         writer_age = clock.monotonic() - self._app.store.fresh_at

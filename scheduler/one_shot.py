@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 from jobs import clock
 from jobs.definition import Job
 from jobs.errors import Busy
+from jobs.events import Events, Listener
 from jobs.providers.call import Drill
 from jobs.run import Outcome, Reason, Trigger
 from jobs.runner import run_job
@@ -40,24 +41,34 @@ def run_now(
     values: Mapping[str, Any] | None = None,
     force: bool = False,
     drill: Drill | None = None,
+    hear: Listener | None = None,
 ) -> Ended:
     """Run a job to its end and return it. Ctrl-C cancels the run, and it is recorded so.
 
     Raises Busy when the job is held, unless with `force`: then the run asks what is closed for a time. In a
-    `drill` the providers that it names fail before a request leaves, and nothing is marked.
+    `drill` the providers that it names fail before a request leaves, and nothing is marked. `hear` is told
+    what happens.
     """
     ensure_database(settings)
 
     async def main() -> Ended:
-        async with open_app(settings, environ=environ, kind="command", redactor=redactor) as app:
+        events = Events(*([hear] if hear else []))
+        async with open_app(
+            settings, environ=environ, kind="command", redactor=redactor, events=events
+        ) as app:
             return await _cancellable(app, job, trigger, zone, values, force, drill)
 
     return asyncio.run(main())
 
 
 async def _hold_of(app: App, job: Job) -> HeldJob | None:
-    standing = await Holds(app, app.settings.jobs).standing(now=clock.utcnow())
-    return standing.get(job.name)
+    """Return the hold of a job, if it stands; of a job that never falls due one that is over is ended."""
+    due = {name for name, each in app.settings.jobs.items() if each.schedule is not None}
+    holds = Holds(app, due=due)
+    judged = await holds.judged()
+    if job.name in judged.over and job.name not in due:
+        await holds.release([judged.over[job.name]])
+    return judged.standing.get(job.name)
 
 
 async def _cancellable(

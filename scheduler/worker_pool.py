@@ -3,7 +3,8 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -32,6 +33,8 @@ class WorkerPool:
         self._work, self._limit = work, limit
         self._waiting: deque[ClaimedRun] = deque()
         self._running: dict[int, asyncio.Task[None]] = {}
+        self._resting: set[int] = set()
+        self._returning: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._draining = False
 
     def submit(self, runs: Iterable[ClaimedRun]) -> None:
@@ -74,8 +77,31 @@ class WorkerPool:
         for task in self._running.values():
             task.cancel(Reason.SHUTDOWN)
 
+    @asynccontextmanager
+    async def resting(self, run_id: int) -> AsyncIterator[None]:
+        """Give a run's place to others while the body waits; it goes on when one is free again."""
+        self._resting.add(run_id)
+        self._fill()
+        try:
+            yield
+            if self._at_work >= self._limit:
+                free: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                self._returning.append((run_id, free))
+                await free
+        finally:
+            self._resting.discard(run_id)
+
+    @property
+    def _at_work(self) -> int:
+        return len(self._running) - len(self._resting)
+
     def _fill(self) -> None:
-        while self._waiting and len(self._running) < self._limit and not self._draining:
+        while self._returning and self._at_work < self._limit:
+            run_id, free = self._returning.popleft()
+            if not free.done():
+                self._resting.discard(run_id)
+                free.set_result(None)
+        while self._waiting and self._at_work < self._limit and not self._draining:
             run = self._waiting.popleft()
             task = asyncio.create_task(self._guarded(run), name=f"run-{run.id}")
             self._running[run.id] = task
@@ -83,6 +109,7 @@ class WorkerPool:
 
     def _ended(self, run_id: int, _task: asyncio.Task[None]) -> None:
         self._running.pop(run_id, None)
+        self._resting.discard(run_id)
         self._fill()
 
     async def _guarded(self, run: ClaimedRun) -> None:

@@ -10,11 +10,15 @@ from jobs.errors import ErrorClass
 
 
 class TransportFailure(StrEnum):
-    """Why no answer came; `tls` is a certificate that does not verify, which no second request mends."""
+    """Why no answer came; `tls` is a certificate that does not verify, which no second request mends.
+
+    `unsendable` is a request that cannot be written at all: nobody was asked, and nobody else is to blame.
+    """
 
     TIMEOUT = "timeout"
     CONNECTION = "connection"
     TLS = "tls"
+    UNSENDABLE = "unsendable"
 
 
 class Origin(StrEnum):

@@ -1,6 +1,7 @@
 """What the chain is asked and what it answers: values, and the budget that one call of it has."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -13,6 +14,7 @@ from jobs.providers.recovery import MOST_REQUESTS, MOST_TARGETS, RECOVERY, TOO_L
 from jobs.request import Completion, Request
 from jobs.target import Target
 
+Rest = Callable[[], AbstractAsyncContextManager[None]]
 Shrink = Callable[[Request, ErrorClass], Awaitable[Request]]
 """Makes a request that was too long smaller, once; raises what ends the run when it cannot."""
 
@@ -32,7 +34,8 @@ class Call:
     back behind it. `through_closed` asks also what is closed for a time: the run is a probe. `waits` lets
     it wait for the earliest opening when every target is closed. `only` is the label of the one credential
     that may be used, and is asked once: the call is a check of it. `timeout` bounds each of its requests
-    where it is shorter than the provider's.
+    where it is shorter than the provider's. `rest` is entered while the call waits for an opening: whoever
+    gave it a worker may use it meanwhile.
     """
 
     targets: tuple[Target, ...]
@@ -49,6 +52,7 @@ class Call:
     waits: bool = True
     only: str | None = None
     timeout: timedelta | None = None
+    rest: Rest = nullcontext
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,8 @@ class Progress:
 
     `request` is what is asked now: a smaller one once it was too long. `reached` is the furthest target
     that a request was sent to, None before the first; `asked` are those that cost one, refreshes counted:
-    five at most, however many are passed over.
+    five at most, however many are passed over. `too_long`: what is asked did not fit a target, so only one
+    with a larger context may follow.
     """
 
     call: Call
@@ -103,11 +108,13 @@ class Progress:
     reached: int | None = None
     asked: set[int] = field(default_factory=set)
     shrunk: bool = False
+    too_long: ErrorClass | None = None
     wait: Wait = field(default_factory=Wait)
 
     def spend(self) -> None:
         """Count a request at the target that is asked now."""
         self.requests += 1
+        self.reached = self.index
         self.asked.add(self.index)
 
     @property
@@ -118,13 +125,34 @@ class Progress:
     def following(self, error_class: ErrorClass) -> int | None:
         """Return the index of the target that comes next for this class; None when there is none.
 
-        What is too long for one target goes only to one that says `larger_context`.
+        What is too long for one target goes only to one that says `larger_context`, unless the job has it
+        otherwise.
         """
         if len(self.asked) >= MOST_TARGETS:
             return None
+        too_long = self.was_too_long(error_class)
         later = range(self.index + 1, len(self.call.targets))
-        too_long = error_class in TOO_LONG
         return next((at for at in later if not too_long or self.call.targets[at].larger_context), None)
+
+    def was_too_long(self, error_class: ErrorClass) -> ErrorClass | None:
+        """Return why only targets with a larger context may follow one left for this; None where all may."""
+        if self.too_long is not None or error_class in self.call.fallback_on:
+            return self.too_long
+        return error_class if error_class in TOO_LONG else None
+
+    def move_to(self, index: int, error_class: ErrorClass) -> None:
+        """Go on to a later target."""
+        self.too_long = self.was_too_long(error_class)
+        self.index = index
+
+    def awaited(self) -> list[int]:
+        """Return the indexes of the targets that it helps to wait for.
+
+        A try that has asked a target does not go back behind it.
+        """
+        first = self.call.first if self.reached is None else self.reached
+        later = range(first, len(self.call.targets))
+        return [at for at in later if not self.too_long or self.call.targets[at].larger_context]
 
     @property
     def time_left(self) -> timedelta:

@@ -7,12 +7,15 @@ from sqlalchemy import Connection
 
 from jobs import clock
 from jobs.attempt import Step, Wait
+from jobs.errors import ErrorClass
 from jobs.events import ChainWaits, FellBack
 from jobs.providers.call import Answered, Call, ChainExhausted, Left, Progress
 from jobs.providers.openings import Opening, earliest
+from jobs.providers.pool import Habits
 from jobs.providers.resolve import PassedOver
-from jobs.providers.settle import choose, pass_over
-from jobs.providers.stay import Services, Stay
+from jobs.providers.services import Services
+from jobs.providers.settle import looked_at, pass_over
+from jobs.providers.stay import Stay
 from jobs.request import Request
 from jobs.store import attempts
 from jobs.store.attempts import Place
@@ -31,8 +34,8 @@ class Chain:
     async def complete(self, request: Request, call: Call) -> Answered:
         """Return the first proved answer of the chain; raises ChainExhausted.
 
-        At most 5 targets are asked, with 12 requests, refreshes counted; the caller's deadline bounds all of it. When
-        every target is closed and one opens within the deadline, it is waited for.
+        At most 5 targets are asked, with 12 requests, refreshes counted; the caller's deadline bounds all
+        of it. When every target is closed and one opens within the deadline, it is waited for.
         """
         progress = Progress(call, request, index=call.first)
         left: dict[int, Left] = {}
@@ -54,40 +57,38 @@ class Chain:
 
     async def opening(self, targets: tuple[Target, ...]) -> Opening | None:
         """Return when the first of these targets opens again, if every one is closed for a known time."""
-        return await self._services.store.insist(_opening, self._services, targets, now=clock.utcnow())
+        return await self._services.store.read(_opening, self._services, targets, now=clock.utcnow())
 
     async def _went_on(self, progress: Progress, ended: Left) -> bool:
         """Move to the next target, if there is one that may be asked."""
         following = progress.following(ended.error_class)
         if following is None or progress.step_out(ended.error_class) is Step.STOP:
             return False
+        too_long = progress.was_too_long(ended.error_class)
         for skipped in range(progress.index + 1, following):
-            await self._skip(progress, skipped, ended)
+            await self._skip(progress, skipped, too_long or ended.error_class)
         to = progress.call.targets[following].provider
         self._services.events.emit(
             FellBack(progress.call.run_id, ended.target.provider, to, ended.error_class)
         )
-        progress.index = following
+        progress.move_to(following, ended.error_class)
         return True
 
-    async def _skip(self, progress: Progress, index: int, ended: Left) -> None:
+    async def _skip(self, progress: Progress, index: int, error_class: ErrorClass) -> None:
         call = progress.call
-        why = PassedOver(ended.error_class, "what was too long is only given to a target with larger_context")
+        why = PassedOver(error_class, "what was too long is only given to a target with larger_context")
         place = Place(call.run_id, call.tries, call.purpose, index)
         await self._services.store.insist(
-            pass_over, place, call.targets[index], why, Step.NEXT_TARGET, clock.utcnow()
+            pass_over, place, call.targets[index], why, Step.NEXT_TARGET, Wait(), clock.utcnow()
         )
 
     async def _waited(self, progress: Progress, ended: Left) -> bool:
-        """Wait for an opening that lies within the deadline, and go to its target.
-
-        A try that has asked a target does not go back behind it: only it and those after it are waited for.
-        """
-        call = progress.call
-        if not call.waits or progress.spent or not progress.may_wait(ended.error_class):
+        """Wait for an opening that lies within the deadline, and go on from there."""
+        call, awaited = progress.call, progress.awaited()
+        if not (call.waits and awaited and progress.may_wait(ended.error_class)) or progress.spent:
             return False
-        at = call.first if progress.reached is None else progress.reached
-        opening = await self.opening(call.targets[at:])
+        targets = tuple(call.targets[at] for at in awaited)
+        opening = await self.opening(targets)
         if opening is None:
             return False
         seconds = (opening.at - clock.utcnow()).total_seconds()
@@ -97,9 +98,10 @@ class Chain:
             await self._services.store.insist(attempts.amend_recovery, call.run_id, Step.RETRY)
         self._services.events.emit(ChainWaits(call.run_id, seconds, str(opening)))
         started = clock.monotonic()
-        await self._until(opening.at, call.targets[at:])
+        async with call.rest():
+            await self._until(opening.at, targets)
         progress.wait += Wait(clock.monotonic() - started, str(opening))
-        progress.index = at
+        progress.index = awaited[0]
         return True
 
     async def _until(self, moment: datetime, targets: tuple[Target, ...]) -> None:
@@ -117,5 +119,6 @@ def _opening(
     resolutions = []
     for target in targets:
         provider = services.registry.provider(target.provider)
-        resolutions.append((target, choose(connection, services.vault, provider, target, now=now)))
+        found = looked_at(connection, services.vault, provider, target, Habits(), now)
+        resolutions.append((target, found))
     return earliest(resolutions)

@@ -13,11 +13,11 @@ from jobs.errors import ErrorClass
 from jobs.names import ProviderName
 from jobs.providers import api_modes
 from jobs.providers.answer import Answer, Origin, TransportFailure, Verdict
-from jobs.providers.api_modes.reading import well_formed
 from jobs.providers.error_body import Body, Layer, Shape, event_headers, first_object, layers_of, read_body
 from jobs.providers.rules import Decision, Evidence, Rules
 from jobs.providers.wait_hints import should_retry, wait_hint
 from jobs.request import Completion
+from jobs.text import well_formed
 
 _MESSAGE_LENGTH: Final = 200
 _OK, _MULTIPLE_CHOICES = 200, 300
@@ -26,6 +26,7 @@ _TRANSPORT: Final[Mapping[TransportFailure, tuple[ErrorClass, str]]] = {
     TransportFailure.TIMEOUT: (ErrorClass.TIMEOUT, "*/timeout"),
     TransportFailure.CONNECTION: (ErrorClass.CONNECTION, "*/connection"),
     TransportFailure.TLS: (ErrorClass.CONNECTION, "*/tls"),
+    TransportFailure.UNSENDABLE: (ErrorClass.CONFIG_ERROR, "*/unsendable"),
 }
 
 # Lacks of a document that may itself be the error, without an `error` in it.

@@ -26,6 +26,7 @@ from jobs.attempt import Attempt
 from jobs.providers.answer import Answer, Origin, TransportFailure
 from jobs.providers.api_modes import MODES, Mode, sse_events
 from jobs.providers.api_modes.reading import is_a_thicket
+from jobs.providers.header_fields import header_value
 from jobs.providers.registry import Provider
 from jobs.request import Request
 
@@ -139,14 +140,18 @@ class Client:
         """Send one request and return what came back; never raises for what a server does.
 
         `timeout` bounds the whole exchange, whatever the server trickles. A streamed answer is read to
-        its end and returned as the document that its events add up to.
+        its end and returned as the document that its events add up to. What cannot be written is not sent.
         """
         mode = MODES[attempt.api_mode]
         if not provider.output_limit:
             request = replace(request, parameters=replace(request.parameters, max_output_tokens=None))
         body = mode.body(request, model=attempt.target.model, stream=provider.stream, store=provider.store)
+        try:
+            content, headers = _written(body), _headers(attempt, provider)
+        except (ValueError, TypeError, RecursionError) as exc:
+            return Answer(None, failure=TransportFailure.UNSENDABLE, left=False, detail=str(exc))
         options: Any = {
-            "headers": _headers(attempt, provider),
+            "headers": headers,
             "timeout": httpx2.Timeout(timeout.total_seconds(), connect=CONNECT_TIMEOUT),
         }
         try:
@@ -154,7 +159,7 @@ class Client:
                 response = await self._sdk.post(
                     attempt.base_url + mode.PATH,
                     cast_to=httpx2.Response,
-                    body=body,
+                    content=content,
                     options=options,
                     stream=True,
                     stream_cls=AsyncStream[Any],
@@ -197,12 +202,27 @@ class Client:
         return _answer(response.status_code, response.headers, response.content, Origin.TOKEN)
 
 
+def _written(body: Mapping[str, Any]) -> bytes:
+    """Return a body as JSON; raises ValueError or TypeError for what JSON and UTF-8 do not have."""
+    try:
+        return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        raise ValueError("the request holds characters that are no text") from None
+
+
 def _headers(attempt: Attempt, provider: Provider) -> dict[str, str]:
+    """Return the headers of a request; raises ValueError, which quotes none, for one that cannot be sent."""
     headers = {"Accept-Encoding": "identity", **provider.headers}
     if provider.account_header and attempt.account_id:
         headers[provider.account_header] = attempt.account_id
     key = attempt.secret.reveal() if attempt.secret else _NO_KEY
-    return {**headers, "Authorization": f"Bearer {key}"}
+    headers["Authorization"] = f"Bearer {key}"
+    for name, value in headers.items():
+        try:
+            header_value(value)
+        except ValueError as exc:
+            raise ValueError(f"the header {name} {exc}") from None
+    return headers
 
 
 async def _read(response: httpx2.Response) -> Answer:

@@ -26,6 +26,8 @@ SLOWER_BY = 5.0  # seconds more after each `slow_down` (RFC 8628, 3.5)
 LONGEST_BACKOFF = 60.0
 _LONGEST_WAIT = 3600.0
 _BUSY = (408, 429)
+_LONGEST_CODE, _LONGEST_PAGE = 64, 2_000  # characters that a person is shown, at most
+_LONGEST_DEVICE_CODE = 16_000
 _FIRST_SERVER_ERROR = 500
 
 
@@ -104,11 +106,15 @@ def next_interval(answer: Answer, interval: float, redactor: Redactor) -> float:
 
 
 def _code_of(document: Any) -> DeviceCode | None:
-    """Read section 3.2's answer; `verification_url` is what Google calls it (developers.google.com)."""
+    """Read section 3.2's answer; `verification_url` is what Google calls it (developers.google.com).
+
+    None for one that nobody could use: a code or a page that is too long to be typed is refused.
+    """
     device_code, user_code = document.get("device_code"), document.get("user_code")
     uri = document.get("verification_uri", document.get("verification_url"))
     complete = document.get("verification_uri_complete")
-    if not (_sayable(device_code) and _sayable(user_code) and _is_page(uri)):
+    codes = _sayable(device_code, _LONGEST_DEVICE_CODE) and _sayable(user_code, _LONGEST_CODE)
+    if not (codes and _is_page(uri)):
         return None
     return DeviceCode(
         Secret(device_code),
@@ -120,10 +126,10 @@ def _code_of(document: Any) -> DeviceCode | None:
     )
 
 
-def _sayable(text: object) -> bool:
+def _sayable(text: object, longest: int) -> bool:
     """Say whether a text can be printed as it is: a terminal obeys what cannot."""
-    return isinstance(text, str) and bool(text) and text.isprintable()
+    return isinstance(text, str) and 0 < len(text) <= longest and text.isprintable()
 
 
 def _is_page(uri: object) -> bool:
-    return _sayable(uri) and str(uri).startswith(("https://", "http://"))
+    return _sayable(uri, _LONGEST_PAGE) and str(uri).startswith(("https://", "http://"))

@@ -1,6 +1,7 @@
 """Refreshing logins before a run needs them, outside of runs; and a warning before a grant ends."""
 
 import asyncio
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -18,7 +19,8 @@ from jobs.names import ProviderName
 from jobs.providers.call import Call, Progress
 from jobs.providers.login_times import due_at, ends_at, is_ending
 from jobs.providers.oauth import OF_A_REFRESH
-from jobs.providers.stay import Services, Stay
+from jobs.providers.services import Services
+from jobs.providers.stay import Stay
 from jobs.request import Request
 from jobs.store import credentials, tokens
 from jobs.store.engine import kind_of
@@ -29,7 +31,9 @@ LOOK_EVERY = timedelta(seconds=30)
 SHORTEST_PAUSE = timedelta(seconds=0.2)
 TRY_AGAIN_AFTER = timedelta(seconds=60)
 _TIMEOUT = timedelta(seconds=90)
+_LONGEST_TOLD = 500
 _NOTHING = Request("")
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +65,16 @@ class EarlyRefresh:
         self._not_before: dict[tuple[str, int], datetime] = {}
 
     async def watch(self) -> None:
-        """Refresh and warn when it is time, until cancelled; a database in trouble is asked again later."""
+        """Refresh and warn when it is time, until cancelled; whatever goes wrong is told and tried again."""
         while True:
             try:
                 pause = await self.look()
             except DBAPIError as exc:
                 self._services.events.emit(WriteFailed(kind_of(exc), type(exc).__name__))
+                pause = LOOK_EVERY
+            except Exception as exc:  # one login's trouble, or a bug, must not leave all others to go stale
+                why = self._services.redactor.clean(f"{type(exc).__name__}: {exc}"[:_LONGEST_TOLD])
+                logger.error("logins could not be looked after, and will be again: %s", why)
                 pause = LOOK_EVERY
             await asyncio.sleep(pause.total_seconds())
 

@@ -133,7 +133,7 @@ class _Walk:
             following = progress.following(error_class)
             if following is None or progress.step_out(error_class) is Step.STOP:
                 break
-            progress.index = following
+            progress.move_to(following, error_class)
         return tuple(
             seen.get(index) or Seen(index, target, Part.NOT_REACHED)
             for index, target in enumerate(self.call.targets)

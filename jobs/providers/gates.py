@@ -16,6 +16,12 @@ class Gates:
     def __init__(self) -> None:
         self._gates: dict[tuple[ProviderName, int], asyncio.Semaphore] = {}
 
+    def full(self, provider: Provider) -> bool:
+        """Say whether somebody who comes now has to wait."""
+        limit = provider.max_concurrency
+        gate = self._gates.get((provider.name, limit)) if limit is not None else None
+        return gate is not None and gate.locked()
+
     @asynccontextmanager
     async def through(self, provider: Provider) -> AsyncIterator[Wait]:
         """Hold a place while the body runs; yields what was waited for it. The caller bounds the wait."""

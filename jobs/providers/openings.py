@@ -58,9 +58,15 @@ def _opens(closed: Sequence[Closed]) -> datetime | None:
 
 def _named(resolutions: Sequence[Resolution]) -> str:
     names = {
-        f"{target.provider}/{why.credential.credential.label}"
+        _name(target, why)
         for target, each in resolutions
         if isinstance(each, PassedOver)
         for why in each.closed
     }
     return ", ".join(sorted(names))
+
+
+def _name(target: Target, why: Closed) -> str:
+    """Name what is closed: a credential, and its model where only that is."""
+    credential = f"{target.provider}/{why.credential.credential.label}"
+    return f"{credential} ({target.model})" if why.mark and why.mark.scope.on_model else credential

@@ -132,7 +132,9 @@ RECOVERY: Mapping[ErrorClass, Recovery] = MappingProxyType(
         ErrorClass.ENTITLEMENT: Recovery(scope=Scope.CREDENTIAL_MODEL, ladder=(24 * _HOUR,)),
         ErrorClass.POLICY_BLOCKED: Recovery(),
         ErrorClass.BAD_REQUEST: Recovery(onward=Onward.OTHER_PROVIDER),
-        ErrorClass.UNKNOWN: Recovery(again=1, scope=Scope.CREDENTIAL_MODEL, ladder=(timedelta(seconds=30),)),
+        ErrorClass.UNKNOWN: Recovery(
+            heals=True, again=1, scope=Scope.CREDENTIAL_MODEL, ladder=(timedelta(seconds=30),)
+        ),
     }
 )
 
@@ -243,12 +245,14 @@ def goes_on(
     `allowed` is the job's `fallback_on`; `other_provider` whether the next target is another provider's,
     `larger_context` whether it says so of itself.
     """
+    if error_class in allowed:
+        return True
     match RECOVERY[error_class].onward:
         case Onward.ALWAYS:
             return True
         case Onward.OTHER_PROVIDER:
             return other_provider
         case Onward.IF_JOB_ALLOWS:
-            return error_class in allowed
+            return False
         case Onward.LARGER_CONTEXT:
             return larger_context

@@ -27,11 +27,11 @@ class UnknownProvider(ValueError):
 
 
 class ProviderFault(ValueError):
-    """Something about one provider cannot be; `field` is the key of its row that is to blame, or ""."""
+    """Something about one provider cannot be; `path` leads to what is to blame within its row."""
 
-    def __init__(self, field: str, wrong: str, mend: str) -> None:
+    def __init__(self, path: tuple[str | int, ...], wrong: str, mend: str) -> None:
         super().__init__(wrong)
-        self.field, self.wrong, self.mend = field, wrong, mend
+        self.path, self.wrong, self.mend = path, wrong, mend
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +104,13 @@ class Registry:
         known = self._providers[self.canonical(provider)]
         if known.base_url is None:
             raise ProviderFault(
-                "provider", f"{known.name} has no address of its own", f"set providers.{known.name}.base_url"
+                ("provider",),
+                f"{known.name} has no address of its own",
+                f"set providers.{known.name}.base_url",
             )
         if not known.credentials:
             raise ProviderFault(
-                "provider",
+                ("provider",),
                 f"no key is configured for {known.name}",
                 f"list a credential under providers.{known.name}.credentials, or say auth: none",
             )
@@ -119,14 +121,14 @@ class Registry:
         name = self._name_of(entry, row)
         if name in self._taken:
             raise ProviderFault(
-                "",
+                (),
                 f"{entry!r} and {self._taken[name]!r} are one provider, {name}",
                 "keep one of the two entries",
             )
         refined = builtin_rows().get(name) if not row.new else None
         merged = _refine(refined, row) if refined else row
         if merged.base_url is None and refined is None:
-            raise ProviderFault("", f"the provider {name} has no base_url", "add base_url: https://…")
+            raise ProviderFault((), f"the provider {name} has no base_url", "add base_url: https://…")
         self._providers[name] = _provider(name, merged)
         self._taken[name] = entry
         self._aliases[spelling(entry)] = name
@@ -147,14 +149,14 @@ class Registry:
         known = self._providers.setdefault(canonical, provider)
         if known != provider:
             raise ProviderFault(
-                "name", f"two different endpoints are called {canonical}", "give each its own name: …"
+                ("name",), f"two different endpoints are called {canonical}", "give each its own name: …"
             )
         return canonical
 
     def _name_of(self, entry: str, row: ProviderRow) -> str:
         spelled = spelling(entry)
         if spelled == CUSTOM or not slug(spelled) or slug(spelled) != spelled:
-            raise ProviderFault("", f"{entry!r} cannot be a provider's name", "use a-z, 0-9 and hyphens")
+            raise ProviderFault((), f"{entry!r} cannot be a provider's name", "use a-z, 0-9 and hyphens")
         if row.new:
             return spelled
         return _builtin_aliases().get(spelled, spelled)
@@ -164,7 +166,7 @@ class Registry:
         owned_by_user = owner in self._taken and owner != name
         if owned_by_user or (owner == alias and owner != name and not row.new):
             raise ProviderFault(
-                "aliases", f"the alias {alias!r} already means {owner}", "choose another alias"
+                ("aliases",), f"the alias {alias!r} already means {owner}", "choose another alias"
             )
         self._aliases[alias] = name
 
@@ -206,27 +208,40 @@ def _credentials(provider: ProviderName, row: ProviderRow) -> tuple[Credential, 
     if row.auth == "none":
         return (Credential(provider, "none", CredentialKind.NONE),)
     if row.credentials:
-        made = tuple(_credential(provider, c, row) for c in row.credentials)
-        labels = [c.label for c in made]
-        if len(set(labels)) < len(labels):
-            raise ProviderFault(
-                "credentials", f"two credentials of {provider} share a label", "give each its own"
-            )
-        return made
+        return tuple(_listed(provider, row))
     keys = (
         Credential(provider, variable, CredentialKind.KEY, SecretReference("env", variable), implicit=True)
         for variable in row.key_env
     )
     login = (
-        _credential(provider, CredentialRow(label=LOGIN_LABEL, oauth=row.oauth), row) if row.oauth else None
+        _credential(provider, CredentialRow(label=LOGIN_LABEL, oauth=row.oauth), row, ())
+        if row.oauth
+        else None
     )
     return (*keys, *([login] if login else []))
 
 
-def _credential(provider: ProviderName, c: CredentialRow, row: ProviderRow) -> Credential:
+def _listed(provider: ProviderName, row: ProviderRow) -> Iterator[Credential]:
+    labels = set[str]()
+    for number, c in enumerate(row.credentials):
+        at = ("credentials", number)
+        if c.label in labels:
+            raise ProviderFault(
+                (*at, "label"), f"two credentials of {provider} share a label", "give each its own"
+            )
+        labels.add(c.label)
+        yield _credential(provider, c, row, at)
+
+
+def _credential(
+    provider: ProviderName, c: CredentialRow, row: ProviderRow, at: tuple[str | int, ...]
+) -> Credential:
+    """Return the credential of a row that stands at a path of its provider's."""
     if (c.key is None) == (c.oauth is None):
         raise ProviderFault(
-            "credentials", f"the credential {c.label!r} needs exactly one of key and oauth", "key: env:NAME"
+            (*at, "key") if c.key is not None else at,
+            f"the credential {c.label!r} needs exactly one of key and oauth",
+            "key: env:NAME",
         )
     if c.key is not None:
         return Credential(
@@ -234,17 +249,17 @@ def _credential(provider: ProviderName, c: CredentialRow, row: ProviderRow) -> C
         )
     assert c.oauth is not None
     return Credential(
-        provider, c.label, CredentialKind.OAUTH, oauth=_oauth_client(c, row), group=c.quota_group
+        provider, c.label, CredentialKind.OAUTH, oauth=_oauth_client(c, row, at), group=c.quota_group
     )
 
 
-def _oauth_client(c: CredentialRow, row: ProviderRow) -> OAuthClient:
+def _oauth_client(c: CredentialRow, row: ProviderRow, at: tuple[str | int, ...]) -> OAuthClient:
     own, default = c.oauth, row.oauth
     assert own is not None
     token_url = own.token_url or (default.token_url if default else None)
     if token_url is None:
         raise ProviderFault(
-            "credentials", f"the login {c.label!r} has no token_url", "add oauth.token_url: https://…"
+            (*at, "oauth"), f"the login {c.label!r} has no token_url", "add oauth.token_url: https://…"
         )
     client = OAuthClient(
         token_url, own.client_id, own.scopes, own.device_authorization_url, own.authorization_url

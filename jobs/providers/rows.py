@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from jobs.credential import SecretReference, Strategy
 from jobs.names import normal_url
+from jobs.providers.header_fields import header_name, header_value
 from jobs.providers.rules import Rule
 from jobs.request import ApiMode
 
@@ -42,6 +43,8 @@ Duration = Annotated[timedelta, BeforeValidator(duration)]
 Reference = Annotated[str, AfterValidator(_reference)]
 BaseUrl = Annotated[str, AfterValidator(normal_url)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+HeaderName = Annotated[str, AfterValidator(header_name)]
+HeaderValue = Annotated[str, AfterValidator(header_value)]
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
 
 
@@ -78,8 +81,8 @@ class ProviderRow(_Row):
     oauth: OAuthRow | None = None
     aliases: tuple[str, ...] = ()
     aggregator: bool | None = None
-    headers: dict[str, str] = {}
-    account_header: str | None = None
+    headers: dict[HeaderName, HeaderValue] = {}
+    account_header: HeaderName | None = None
     stream: bool | None = None
     store: bool | None = None
     output_limit: bool | None = None

@@ -17,7 +17,7 @@ from jobs.providers.registry import Provider
 from jobs.providers.resolve import PassedOver, Resolved, resolve_runtime_provider
 from jobs.providers.vault import Vault
 from jobs.request import Usage
-from jobs.store import attempts, credentials
+from jobs.store import attempts, credentials, holds
 from jobs.store.attempts import Failure, Place
 from jobs.target import Target
 
@@ -84,6 +84,13 @@ def resolved(
     )
 
 
+def looked_at(
+    connection: Connection, vault: Vault, provider: Provider, target: Target, habits: Habits, now: datetime
+) -> Resolved | PassedOver:
+    """Resolve a target as `choose` does, and write nothing."""
+    return resolved(connection, vault.look(connection, provider, now=now), provider, target, habits, now)
+
+
 def open_attempt(
     connection: Connection,
     vault: Vault,
@@ -105,19 +112,56 @@ def open_attempt(
     """
     resolution = choose(connection, vault, provider, target, habits=habits, now=now)
     if isinstance(resolution, PassedOver):
-        if recovery is not None:
-            pass_over(connection, place, target, resolution, recovery(resolution.error_class), now)
-        return resolution
+        return _passed_over(connection, place, target, resolution, wait, recovery, now)
     readable = resolution.readable
     if readable.stale and refreshes(readable.credential.label):
         return NeedsRefresh(readable)
     return Opened(_sent(connection, place, target, readable, target.base_url, wait, now), readable)
 
 
+def pass_over_closed(
+    connection: Connection,
+    vault: Vault,
+    provider: Provider,
+    target: Target,
+    place: Place,
+    *,
+    habits: Habits,
+    wait: Wait,
+    recovery: Callable[[ErrorClass], Step] | None,
+    now: datetime,
+) -> PassedOver | None:
+    """Pass over a target that is closed, as `open_attempt` does; write nothing when it is open."""
+    resolution = choose(connection, vault, provider, target, habits=habits, now=now)
+    if not isinstance(resolution, PassedOver):
+        return None
+    return _passed_over(connection, place, target, resolution, wait, recovery, now)
+
+
+def _passed_over(
+    connection: Connection,
+    place: Place,
+    target: Target,
+    passed: PassedOver,
+    wait: Wait,
+    recovery: Callable[[ErrorClass], Step] | None,
+    now: datetime,
+) -> PassedOver:
+    if recovery is not None:
+        pass_over(connection, place, target, passed, recovery(passed.error_class), wait, now)
+    return passed
+
+
 def pass_over(
-    connection: Connection, place: Place, target: Target, passed: PassedOver, recovery: Step, now: datetime
+    connection: Connection,
+    place: Place,
+    target: Target,
+    passed: PassedOver,
+    recovery: Step,
+    wait: Wait,
+    now: datetime,
 ) -> None:
-    """Write that a target is not asked, why, and what follows."""
+    """Write that a target is not asked, why, what follows, and what was waited before."""
     attempts.insert_passed_over(
         connection,
         place,
@@ -126,6 +170,7 @@ def pass_over(
         message=passed.message,
         code=passed.code,
         recovery=recovery,
+        wait=wait,
         now=now,
     )
 
@@ -171,8 +216,10 @@ def settle_success(
     attempts.settle_succeeded(
         connection, attempt, usage=usage, http_status=http_status, request_id=request_id, latency=latency
     )
-    if marks:
-        credentials.clear_by_success(connection, attempt)
+    if marks and credentials.clear_by_success(connection, attempt):
+        holds.open_up(
+            connection, [(attempt.target.provider, attempt.credential.label)], now=attempt.started_at
+        )
 
 
 def settle_failure(
@@ -259,6 +306,7 @@ def _mark(
         source=stated.source if stated else DEFAULT_SOURCE,
         code=failure.code,
         lasts_from_step=row.lasts_from_step,
+        climbs=not (row.heals and attempt.purpose is Purpose.PROBE),
     )
     try:
         return credentials.mark(connection, attempt, earned, now=now), None

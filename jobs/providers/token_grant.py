@@ -16,7 +16,7 @@ _LONGEST = timedelta(days=3650).total_seconds()
 # In seconds from now: GitHub (docs.github.com, "Refreshing user access tokens"), then Keycloak, whose 0 for
 # an offline token means that it does not end (keycloak.org, "Offline access").
 _GRANT_LIFETIMES = ("refresh_token_expires_in", "refresh_expires_in")
-_LONGEST_SAID = 200
+_LONGEST_SAID, _LONGEST_READ = 200, 2_000
 
 
 class LoginFailed(PromptdError):
@@ -47,13 +47,13 @@ def granted(answer: Answer, *, now: datetime) -> Grant | None:
     """Return what a token endpoint's answer grants, None when it grants nothing."""
     document: Mapping[str, Any] = document_of(answer) if answer.status == _OK else {}
     access, refresh = document.get("access_token"), document.get("refresh_token")
-    if not _carriable(access):
+    if not carriable(access):
         return None
     lifetime = next((document[name] for name in _GRANT_LIFETIMES if name in document), None)
     secret = Secret(str(access))
     return Grant(
         secret,
-        Secret(str(refresh)) if _carriable(refresh) else None,
+        Secret(str(refresh)) if carriable(refresh) else None,
         now,
         _after(document.get("expires_in"), now) or expiry_of(secret),
         _after(lifetime, now),
@@ -78,7 +78,7 @@ def refusal_of(answer: Answer, redactor: Redactor) -> str:
             error, description = code, message
     status = (answer.detail or "no answer") if answer.status is None else f"HTTP {answer.status}"
     said = ": ".join(part for part in (error, description) if isinstance(part, str) and part)
-    clean = redactor.clean("".join(each if each.isprintable() else " " for each in said))
+    clean = redactor.clean("".join(each if each.isprintable() else " " for each in said[:_LONGEST_READ]))
     return f"{status}, {clean[:_LONGEST_SAID]}" if clean else status
 
 
@@ -90,6 +90,11 @@ def expiry_of(token: Secret) -> datetime | None:
 def issue_of(token: Secret) -> datetime | None:
     """Return the `iat` of a JSON web token (RFC 7519), unverified; None where it has none."""
     return _moment(claims_of(token).get("iat"))
+
+
+def carriable(value: object) -> bool:
+    """Say whether a token, or an account's id, can be sent: a header carries it as it is."""
+    return isinstance(value, str) and bool(value) and value.isascii() and value.isprintable()
 
 
 def claims_of(token: Secret) -> Mapping[str, Any]:
@@ -121,8 +126,3 @@ def _moment(value: object) -> datetime | None:
     if isinstance(value, int | float) and 0 < value < datetime.max.replace(tzinfo=UTC).timestamp():
         return datetime.fromtimestamp(value, UTC)
     return None
-
-
-def _carriable(token: object) -> bool:
-    """Say whether a header can carry it."""
-    return isinstance(token, str) and bool(token) and token.isascii() and token.isprintable()

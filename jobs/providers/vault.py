@@ -1,5 +1,6 @@
 """The credentials of a provider as they can be used at this moment: secrets read, logins opened."""
 
+from contextlib import suppress
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -7,11 +8,12 @@ from sqlalchemy import Connection
 from jobs.credential import Credential, CredentialKind, Readable, Unreadable
 from jobs.errors import SecretUnreadable
 from jobs.providers.login_times import is_stale
-from jobs.providers.registry import Provider
+from jobs.providers.registry import Provider, Registry
 from jobs.providers.secrets import Keyring, SecretReader
 from jobs.secret import Secret
 from jobs.store import credentials as credential_verbs
 from jobs.store import tokens
+from jobs.store.tokens import SealedTokens
 
 _NO_SECRET = "keyless"
 
@@ -23,6 +25,22 @@ class Vault:
         self._reader = reader
         self.keyring = keyring
         self._fingerprints: dict[Secret, tuple[str, ...]] = {}
+        self._refresh_known: dict[tuple[str, str], bytes] = {}
+
+    def learn_all(self, connection: Connection, registry: Registry) -> None:
+        """Tell the redactor of every key that is configured, used or not, and of every login that is stored.
+
+        Before any work: a job's command may print them. What cannot be read is passed over; whoever needs it
+        says so.
+        """
+        for provider in registry:
+            for credential in provider.credentials:
+                if credential.reference is not None:
+                    with suppress(SecretUnreadable):
+                        self._reader.read(credential.reference)
+        for sealed in tokens.every(connection):
+            with suppress(SecretUnreadable):
+                self._access_of(sealed)
 
     def open(
         self, connection: Connection, provider: Provider, *, now: datetime
@@ -79,8 +97,7 @@ class Vault:
         sealed = tokens.load(connection, credential.provider, credential.label)
         if sealed is None:
             return Unreadable(credential, f"nobody has logged in; try {way_in(credential)}")
-        secret = self.keyring.unseal(sealed.access_token)
-        self._reader.learn(secret)
+        secret = self._access_of(sealed)
         return Readable(
             credential,
             secret,
@@ -90,6 +107,17 @@ class Vault:
             valid=sealed.expires_at is None or sealed.expires_at > now,
             generation=sealed.generation,
         )
+
+    def _access_of(self, sealed: SealedTokens) -> Secret:
+        """Return a login's access token; the redactor then knows it, and the refresh token with it."""
+        login, refresh = (sealed.provider, sealed.label), sealed.refresh_token
+        if refresh is not None and self._refresh_known.get(login) != refresh:
+            with suppress(SecretUnreadable):
+                self._reader.learn(self.keyring.unseal(refresh))
+            self._refresh_known[login] = refresh
+        access = self.keyring.unseal(sealed.access_token)
+        self._reader.learn(access)
+        return access
 
     def _fingerprints_of(self, secret: Secret) -> tuple[str, ...]:
         if secret not in self._fingerprints:

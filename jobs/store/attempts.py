@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, or_, select, update
+from sqlalchemy import Connection, bindparam, func, insert, or_, select, update
 
 from jobs.attempt import Attempt, AttemptOutcome, Purpose, Step, Wait
 from jobs.credential import Credential, Use
@@ -15,12 +15,23 @@ from jobs.target import Target
 
 LONGEST_MESSAGE = 200
 DRILL_RULE = "drill"
-_USES_ARE_COUNTED_OVER = 10_000
+_USES_ARE_COUNTED_OVER = 1_000
 _COUNTED_ON_ENDPOINT = (
     ErrorClass.SERVER_ERROR,
     ErrorClass.TIMEOUT,
     ErrorClass.CONNECTION,
     ErrorClass.INVALID_RESPONSE,
+)
+
+# Statements of every request are built once: to build one takes several times as long as to run it.
+_NEXT_ORDINAL = (
+    select(func.coalesce(func.max(attempts.c.ordinal), 0) + 1)
+    .where(attempts.c.run_id == bindparam("of_run"))
+    .scalar_subquery()
+)
+_INSERT = insert(attempts).values(ordinal=_NEXT_ORDINAL).returning(attempts.c.id)
+_SETTLE = update(attempts).where(
+    attempts.c.id == bindparam("of_attempt"), attempts.c.outcome == AttemptOutcome.SENT
 )
 
 
@@ -68,6 +79,7 @@ def insert_passed_over(
     message: str,
     code: str | None,
     recovery: Step,
+    wait: Wait,
     now: datetime,
 ) -> int:
     """Write that a target was not asked, and why; return the attempt's id."""
@@ -81,29 +93,23 @@ def insert_passed_over(
         code=code,
         message=message[:LONGEST_MESSAGE],
         recovery=recovery,
+        waited=wait.seconds,
+        wait_reason=wait.reason,
         started_at=now,
     )
 
 
 def _insert(connection: Connection, place: Place, target: Target, **values: Any) -> int:
-    ordinal = (
-        select(func.coalesce(func.max(attempts.c.ordinal), 0) + 1)
-        .where(attempts.c.run_id == place.run_id)
-        .scalar_subquery()
-        if place.run_id is not None
-        else 1
-    )
     row = {
         "run_id": place.run_id,
         "try": place.tries,
-        "ordinal": ordinal,
         "purpose": place.purpose,
         "target_index": place.target_index,
         "provider": target.provider,
         "model": target.model,
         **values,
     }
-    return int(connection.execute(insert(attempts).values(row).returning(attempts.c.id)).scalar_one())
+    return int(connection.execute(_INSERT, {**row, "of_run": place.run_id}).scalar_one())
 
 
 def settle_succeeded(
@@ -116,18 +122,15 @@ def settle_succeeded(
     latency: float,
 ) -> None:
     """Write that an attempt was answered well; `latency` in seconds."""
-    connection.execute(
-        update(attempts)
-        .where(attempts.c.id == attempt.id, attempts.c.outcome == AttemptOutcome.SENT)
-        .values(
-            outcome=AttemptOutcome.SUCCEEDED,
-            http_status=http_status,
-            request_id=request_id,
-            latency=latency,
-            input_tokens=usage.input_tokens,
-            output_tokens=usage.output_tokens,
-        )
-    )
+    said = {
+        "outcome": AttemptOutcome.SUCCEEDED,
+        "http_status": http_status,
+        "request_id": request_id,
+        "latency": latency,
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+    }
+    connection.execute(_SETTLE, {**said, "of_attempt": attempt.id})
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,26 +152,23 @@ class Failure:
 
 def settle_failed(connection: Connection, attempt: Attempt, failure: Failure, *, recovery: Step) -> None:
     """Write an attempt's failure and what is done next."""
-    connection.execute(
-        update(attempts)
-        .where(attempts.c.id == attempt.id, attempts.c.outcome == AttemptOutcome.SENT)
-        .values(
-            outcome=AttemptOutcome.FAILED,
-            error_class=failure.error_class,
-            rule=failure.rule,
-            code=failure.code,
-            message=failure.message[:LONGEST_MESSAGE],
-            http_status=failure.http_status,
-            request_id=failure.request_id,
-            retry_after=failure.retry_after,
-            latency=failure.latency,
-            recovery=recovery,
-        )
-    )
+    said = {
+        "outcome": AttemptOutcome.FAILED,
+        "error_class": failure.error_class,
+        "rule": failure.rule,
+        "code": failure.code,
+        "message": failure.message[:LONGEST_MESSAGE],
+        "http_status": failure.http_status,
+        "request_id": failure.request_id,
+        "retry_after": failure.retry_after,
+        "latency": failure.latency,
+        "recovery": recovery,
+    }
+    connection.execute(_SETTLE, {**said, "of_attempt": attempt.id})
 
 
 def uses(connection: Connection, provider: str) -> dict[str, Use]:
-    """Return how a provider's credentials were used, by label: over the ledger's newest 10,000 attempts."""
+    """Return how a provider's credentials were used, by label: over the ledger's newest 1,000 attempts."""
     newest = select(func.coalesce(func.max(attempts.c.id), 0)).scalar_subquery()
     rows = connection.execute(
         select(attempts.c.credential, func.count(), func.max(attempts.c.id))
@@ -187,7 +187,7 @@ def amend_recovery(connection: Connection, run_id: int, recovery: Step) -> None:
     """Say what really came after a run's newest attempt: it is known only once its whole chain has failed."""
     newest = select(func.max(attempts.c.id)).where(
         attempts.c.run_id == run_id,
-        attempts.c.purpose.in_((Purpose.MAIN, Purpose.PROBE)),
+        attempts.c.purpose.in_((Purpose.MAIN, Purpose.PROBE, Purpose.REFRESH)),
         attempts.c.recovery == Step.STOP,
     )
     connection.execute(

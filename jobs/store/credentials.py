@@ -1,23 +1,74 @@
 """Credentials and marks: who is closed until when, and the one door through which a mark comes in."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, delete, func, insert, null, or_, select, update
+from sqlalchemy import (
+    Connection,
+    Delete,
+    Row,
+    Text,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    null,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.elements import ColumnElement
 
 from jobs.attempt import Attempt, Purpose
 from jobs.credential import Credential
 from jobs.errors import AttributionRefused, ErrorClass
-from jobs.mark import Mark, NewMark, Scope, subject
+from jobs.mark import Mark, NewMark, Scope, subject, used_by
+from jobs.store import holds
 from jobs.store.jobs import insert_or_ignore
 from jobs.store.tables import credentials, marks
 
 _MARK_COLUMNS = tuple(marks.c[field.name] for field in fields(Mark))
 _LASTING = (ErrorClass.AUTH_DEAD,)
+_NAMES = ("provider", "credential", "quota_group", "base_url", "model")
+
+# Statements of every request are built once: to build one takes several times as long as to run it.
+_CREDENTIAL = select(credentials).where(
+    credentials.c.provider == bindparam("provider"), credentials.c.label == bindparam("label")
+)
+_MARKS_OF = select(*_MARK_COLUMNS).where(marks.c.provider == bindparam("provider"))
+_STANDING = select(*_MARK_COLUMNS).where(
+    marks.c.scope == bindparam("scope"),
+    marks.c.error_class == bindparam("error_class"),
+    *(marks.c[name].is_not_distinct_from(bindparam(name)) for name in _NAMES),
+)
+_RESET_AT = select(func.max(credentials.c.reset_at)).where(
+    credentials.c.provider == bindparam("provider"),
+    credentials.c.label == func.coalesce(bindparam("credential", type_=Text), credentials.c.label),
+    credentials.c.quota_group
+    == func.coalesce(bindparam("quota_group", type_=Text), credentials.c.quota_group),
+)
+
+
+def _disproved(scopes: Iterable[Scope], what: ColumnElement[bool]) -> Delete:
+    """Return what lifts the marks of these scopes on what an attempt used, if they are older than it."""
+    of_the_attempt = (
+        and_(marks.c.scope == scope, *(marks.c[name] == bindparam(name) for name in scope.columns))
+        for scope in scopes
+    )
+    return delete(marks).where(
+        marks.c.provider == bindparam("provider"),
+        or_(*of_the_attempt),
+        what,
+        marks.c.made_at < bindparam("started_at"),
+    )
+
+
+_DISPROVED = _disproved(Scope, marks.c.error_class.not_in(_LASTING))
+_DISPROVED_BY_REFRESH = _disproved((Scope.CREDENTIAL,), marks.c.error_class == ErrorClass.AUTH_UNAVAILABLE)
 
 
 def ensure(
@@ -31,8 +82,7 @@ def ensure(
     """
     key = {"provider": credential.provider, "label": credential.label}
     said = {"kind": credential.kind, "source": credential.source, "quota_group": credential.quota_group}
-    here = _is(credentials, credential)
-    row = connection.execute(select(credentials).where(here)).mappings().one_or_none()
+    row = connection.execute(_CREDENTIAL, key).mappings().one_or_none()
     current = fingerprints[0] if fingerprints else None
     if row is None:
         values = {**key, **said, "fingerprint": current, "created_at": now}
@@ -48,7 +98,7 @@ def ensure(
     if current is not None and row["fingerprint"] != current:
         changed["fingerprint"] = current
     if changed:
-        connection.execute(update(credentials).where(here).values(**changed))
+        connection.execute(update(credentials).where(_is(credentials, credential)).values(**changed))
 
 
 def _mark_of(row: Row[Any]) -> Mark:
@@ -60,10 +110,7 @@ def _mark_of(row: Row[Any]) -> Mark:
 
 def marks_of(connection: Connection, provider: str) -> list[Mark]:
     """Return every mark of one provider, also those whose time has passed."""
-    return [
-        _mark_of(row)
-        for row in connection.execute(select(*_MARK_COLUMNS).where(marks.c.provider == provider))
-    ]
+    return [_mark_of(row) for row in connection.execute(_MARKS_OF, {"provider": provider})]
 
 
 def all_marks(connection: Connection) -> list[Mark]:
@@ -90,6 +137,7 @@ def mark(connection: Connection, attempt: Attempt, new: NewMark, *, now: datetim
     facts = {
         "until": until,
         "until_source": new.source,
+        "stated_until": _latest(new.stated, previous.stated_until if previous else None),
         "code": new.code,
         "fingerprint": fingerprint,
         "step": step,
@@ -99,9 +147,8 @@ def mark(connection: Connection, attempt: Attempt, new: NewMark, *, now: datetim
     try:
         with connection.begin_nested():
             if standing is None:
-                connection.execute(
-                    insert(marks).values(scope=new.scope, error_class=new.error_class, **named, **facts)
-                )
+                row = {"scope": new.scope, "error_class": new.error_class, **named, **facts}
+                connection.execute(insert(marks), row)
             elif attempt.started_at > standing.made_at if of_another_secret else _is_later(until, standing):
                 connection.execute(update(marks).where(_exactly(new, named)).values(**facts))
     except IntegrityError as exc:
@@ -111,20 +158,22 @@ def mark(connection: Connection, attempt: Attempt, new: NewMark, *, now: datetim
     return _standing(connection, new, named)
 
 
+def _latest(*times: datetime | None) -> datetime | None:
+    return max((time for time in times if time is not None), default=None)
+
+
 def _is_later(until: datetime | None, standing: Mark) -> bool:
     return standing.until is not None and (until is None or until >= standing.until)
 
 
 def _standing(connection: Connection, new: NewMark, named: dict[str, str | None]) -> Mark | None:
-    row = connection.execute(select(*_MARK_COLUMNS).where(_exactly(new, named))).one_or_none()
+    key = {"scope": new.scope, "error_class": new.error_class, **named}
+    row = connection.execute(_STANDING, key).one_or_none()
     return _mark_of(row) if row else None
 
 
 def _exactly(new: NewMark, named: dict[str, str | None]) -> ColumnElement[bool]:
-    columns = [
-        marks.c[name].is_(null()) if value is None else marks.c[name] == value
-        for name, value in named.items()
-    ]
+    columns = (marks.c[name].is_not_distinct_from(value) for name, value in named.items())
     return and_(marks.c.scope == new.scope, marks.c.error_class == new.error_class, *columns)
 
 
@@ -135,12 +184,7 @@ def _is(table: object, credential: Credential, label_column: str = "label") -> C
 
 def _was_reset_since(connection: Connection, attempt: Attempt, named: dict[str, str | None]) -> bool:
     """Say whether a reset, since the attempt started, lifted what is about to be closed: see `reset`."""
-    query = select(func.max(credentials.c.reset_at)).where(credentials.c.provider == named["provider"])
-    if named["credential"] is not None:
-        query = query.where(credentials.c.label == named["credential"])
-    if named["quota_group"] is not None:
-        query = query.where(credentials.c.quota_group == named["quota_group"])
-    reset_at: datetime | None = connection.execute(query).scalar_one()
+    reset_at: datetime | None = connection.execute(_RESET_AT, named).scalar_one()
     return reset_at is not None and attempt.started_at <= reset_at
 
 
@@ -150,34 +194,15 @@ def clear_by_success(connection: Connection, attempt: Attempt) -> int:
     A refresh proves only that refreshing works: whether the model endpoint takes the new token is still
     to be seen. A proved death stays: only a login, a new secret or a reset lifts it. Returns how many went.
     """
-    refresh = attempt.purpose is Purpose.REFRESH
-    disproved = (
-        marks.c.error_class == ErrorClass.AUTH_UNAVAILABLE
-        if refresh
-        else marks.c.error_class.not_in(_LASTING)
-    )
-    of_this_attempt = [
-        and_(
-            marks.c.scope == scope,
-            *(marks.c[name] == value for name, value in subject(scope, attempt).items() if value is not None),
-        )
-        for scope in ((Scope.CREDENTIAL,) if refresh else Scope)
-    ]
-    removed = connection.execute(
-        delete(marks).where(
-            marks.c.provider == attempt.target.provider,
-            or_(*of_this_attempt),
-            disproved,
-            marks.c.made_at < attempt.started_at,
-        )
-    )
-    return removed.rowcount
+    lifts = _DISPROVED_BY_REFRESH if attempt.purpose is Purpose.REFRESH else _DISPROVED
+    return connection.execute(lifts, {**used_by(attempt), "started_at": attempt.started_at}).rowcount
 
 
-def reset(connection: Connection, chosen: Iterable[tuple[str, str]], *, now: datetime) -> int:
+def reset(connection: Connection, chosen: Collection[tuple[str, str]], *, now: datetime) -> int:
     """Lift every mark on the given (provider, label) credentials, their groups and their endpoints.
 
-    Requests that are in flight now will write no mark on them. Returns how many marks were lifted.
+    Jobs that were held for them are let go. Requests that are in flight now will write no mark on them.
+    Returns how many marks were lifted.
     """
     lifted = 0
     for provider, label in chosen:
@@ -199,6 +224,7 @@ def reset(connection: Connection, chosen: Iterable[tuple[str, str]], *, now: dat
                 ),
             )
         ).rowcount
+    holds.open_up(connection, chosen, now=now)
     return lifted
 
 

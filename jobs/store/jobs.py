@@ -11,6 +11,7 @@ from jobs.run import RunState
 from jobs.store.tables import jobs
 
 OFF = "off"
+_NOT_HELD = dict.fromkeys(("held_until", "opens_at", "held_by", "hold_key", "hold_reason", "probed_at"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +57,11 @@ def see(connection: Connection, schedules: Mapping[str, str], *, now: datetime) 
         connection.execute(insert_or_ignore(connection, jobs), fresh)
     gone = [name for name, state in known.items() if name not in schedules and state.schedule_key != OFF]
     if gone:
-        connection.execute(update(jobs).where(jobs.c.name.in_(gone)).values(schedule_key=OFF))
+        connection.execute(update(jobs).where(jobs.c.name.in_(gone)).values(schedule_key=OFF, **_NOT_HELD))
     for name, key in schedules.items():
         if name in known and known[name].schedule_key != key:
-            connection.execute(update(jobs).where(jobs.c.name == name).values(schedule_key=key, cursor=now))
+            values = {"schedule_key": key, "cursor": now, **_NOT_HELD}
+            connection.execute(update(jobs).where(jobs.c.name == name).values(values))
     return {name: state for name, state in states(connection).items() if name in schedules}
 
 

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, CursorResult, and_, exists, func, insert, literal, select, update
+from sqlalchemy import Connection, CursorResult, and_, func, insert, literal, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from jobs.attempt import AttemptOutcome, Step
 from jobs.errors import FenceLost
 from jobs.run import (
-    OPEN_STATES,
     SCHEDULED_TRIGGERS,
     ClaimedRun,
     Outcome,
@@ -23,11 +22,13 @@ from jobs.store import attempts as attempt_verbs
 from jobs.store import holds
 from jobs.store import instances as instance_verbs
 from jobs.store import jobs as job_verbs
+from jobs.store.holds import NewHold
 from jobs.store.jobs import insert_or_ignore
 from jobs.store.tables import UtcDateTime, attempts, instances, runs
 from jobs.target import Target
 
 _ROWS_A_STATEMENT = 500
+_LOOKED_BACK = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +183,8 @@ def _require_fence(changed: CursorResult[Any], run: ClaimedRun) -> None:
         raise FenceLost(f"run {run.id} has ended already, or another try of it has begun")
 
 
-def finish(connection: Connection, run: ClaimedRun, outcome: Outcome, *, now: datetime) -> bool:
-    """Write a run's end, and its job's hold if it brings one; say whether that hold is the first of its kind.
+def finish(connection: Connection, run: ClaimedRun, outcome: Outcome, *, now: datetime) -> NewHold | None:
+    """Write a run's end, and its job's hold if it brings one; return that.
 
     Raises FenceLost when another try, or another end, came first. An attempt that is still `sent` becomes
     `unknown`: it may have been paid.
@@ -195,7 +196,6 @@ def finish(connection: Connection, run: ClaimedRun, outcome: Outcome, *, now: da
         "error_message": outcome.message,
         "output": outcome.output,
         "truncated": outcome.truncated,
-        "title": outcome.title,
         "fallback": outcome.fallback,
         "fallback_reason": outcome.fallback_reason,
         "finished_at": now,
@@ -210,9 +210,24 @@ def finish(connection: Connection, run: ClaimedRun, outcome: Outcome, *, now: da
     if run.trigger in (*SCHEDULED_TRIGGERS, Trigger.AFTER):
         job_verbs.count_end(connection, run.job, outcome.state)
     if outcome.hold is None:
-        return False
+        return None
     attempt_verbs.amend_recovery(connection, run.id, Step.HOLD)
     return holds.hold(connection, run, outcome.hold, now=now)
+
+
+def give_title(connection: Connection, run: ClaimedRun, title: str | None) -> None:
+    """End the making of a title, None where nobody has made one: nothing else of a final row ever changes.
+
+    Only a success gets one, once, from the try that it is of. The row's tokens go on being those of all its
+    attempts. An attempt that is still `sent` becomes `unknown`.
+    """
+    _hear_no_more(connection, attempts.c.run_id == run.id)
+    untitled = and_(runs.c.id == run.id, runs.c.state == RunState.SUCCEEDED, runs.c.tries == run.tries)
+    connection.execute(
+        update(runs)
+        .where(untitled, runs.c.title.is_(None))
+        .values(title=title, **_tokens_of(connection, run.id))
+    )
 
 
 def _tokens_of(connection: Connection, run_id: int) -> dict[str, int | None]:
@@ -222,6 +237,27 @@ def _tokens_of(connection: Connection, run_id: int) -> dict[str, int | None]:
         )
     ).one()
     return {"input_tokens": row[0], "output_tokens": row[1]}
+
+
+def _hear_no_more_of_titles(connection: Connection, *, now: datetime) -> None:
+    """Settle what processes that are gone had sent for the titles of runs that had ended already.
+
+    Looks at the ledger's newest attempts: every beat of every daemon does.
+    """
+    newest = select(func.coalesce(func.max(attempts.c.id), 0)).scalar_subquery()
+    sent = connection.execute(
+        select(attempts.c.id.label("attempt_id"), instances)
+        .join_from(attempts, runs, attempts.c.run_id == runs.c.id)
+        .join(instances, runs.c.instance_id == instances.c.id)
+        .where(
+            attempts.c.id > newest - _LOOKED_BACK,
+            attempts.c.outcome == AttemptOutcome.SENT,
+            runs.c.finished_at.is_not(None),
+        )
+    ).mappings()
+    orphans = [row["attempt_id"] for row in sent if instance_verbs.is_gone(row, now=now)]
+    if orphans:
+        _hear_no_more(connection, attempts.c.id.in_(orphans))
 
 
 def _hear_no_more(connection: Connection, which: ColumnElement[bool]) -> None:
@@ -248,6 +284,7 @@ def recover(connection: Connection, *, instance_id: int, now: datetime) -> list[
     A running one ends `abandoned`, since its call may have been paid. A queued one has not begun and is
     taken up, except what somebody had asked for by hand and no longer waits for.
     """
+    _hear_no_more_of_titles(connection, now=now)
     left = connection.execute(
         select(runs.c.id, runs.c.job, runs.c.scheduled_for, runs.c.trigger, runs.c.state, instances)
         .join_from(runs, instances, runs.c.instance_id == instances.c.id)
@@ -281,12 +318,3 @@ def _abandon(connection: Connection, run_id: int, job: str, trigger: Trigger, no
     )
     if trigger in (*SCHEDULED_TRIGGERS, Trigger.AFTER):
         job_verbs.count_end(connection, job, RunState.ABANDONED)
-
-
-def has_open(connection: Connection, job: str) -> bool:
-    """Say whether a run of the job is queued or running."""
-    return bool(
-        connection.execute(
-            select(exists().where(runs.c.job == job, runs.c.state.in_(OPEN_STATES)))
-        ).scalar_one()
-    )

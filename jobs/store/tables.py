@@ -95,6 +95,7 @@ jobs = Table(
     Column("paused_at", UtcDateTime),
     Column("pause_reason", Text),
     Column("held_until", UtcDateTime),
+    Column("opens_at", UtcDateTime),
     Column("held_by", Integer),
     Column("hold_key", Text),
     Column("hold_reason", Text),
@@ -103,9 +104,9 @@ jobs = Table(
     Column("runs_started", Integer, nullable=False, server_default="0"),
     Index(
         "ix_jobs_held",
-        "held_until",
-        sqlite_where=text("held_until IS NOT NULL"),
-        postgresql_where=text("held_until IS NOT NULL"),
+        "hold_key",
+        sqlite_where=text("hold_key IS NOT NULL"),
+        postgresql_where=text("hold_key IS NOT NULL"),
     ),
 )
 
@@ -265,6 +266,7 @@ marks = Table(
     Column("code", Text),
     Column("until", UtcDateTime),
     Column("until_source", Text, nullable=False),
+    Column("stated_until", UtcDateTime),
     Column("fingerprint", Text),
     Column("step", Integer, nullable=False),
     Column("made_at", UtcDateTime, nullable=False),

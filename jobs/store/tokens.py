@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, and_, delete, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, insert, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from jobs.attempt import AttemptOutcome, Purpose
@@ -19,6 +19,9 @@ from jobs.store.tables import attempts, marks, tokens
 TokenVerb = Callable[[Connection], None]
 P = ParamSpec("P")
 T = TypeVar("T")
+_LOGIN = select(tokens).where(
+    tokens.c.provider == bindparam("provider"), tokens.c.label == bindparam("label")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +51,7 @@ class SealedTokens:
 
 def load(connection: Connection, provider: str, label: str) -> SealedTokens | None:
     """Return a login, or None when nobody has logged in."""
-    row = connection.execute(
-        select(tokens).where(tokens.c.provider == provider, tokens.c.label == label)
-    ).one_or_none()
+    row = connection.execute(_LOGIN, {"provider": provider, "label": label}).one_or_none()
     return SealedTokens(**row._mapping) if row else None
 
 
@@ -58,6 +59,11 @@ def labels(connection: Connection, provider: str) -> list[str]:
     """Return the labels of a provider's logins, sorted."""
     query = select(tokens.c.label).where(tokens.c.provider == provider).order_by(tokens.c.label)
     return list(connection.execute(query).scalars())
+
+
+def every(connection: Connection) -> list[SealedTokens]:
+    """Return all logins, those of providers that are configured no more included."""
+    return [SealedTokens(**row._mapping) for row in connection.execute(select(tokens))]
 
 
 def save_login(connection: Connection, sealed: SealedTokens) -> None:

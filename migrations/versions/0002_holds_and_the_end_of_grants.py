@@ -13,11 +13,13 @@ depends_on = None
 
 ADDED: Mapping[str, Mapping[str, Any]] = {
     "jobs": {
+        "opens_at": sa.DateTime,
         "held_by": sa.Integer,
         "hold_key": sa.Text,
         "hold_reason": sa.Text,
         "probed_at": sa.DateTime,
     },
+    "marks": {"stated_until": sa.DateTime},
     "tokens": {"grant_ends_at": sa.DateTime, "grant_warned_at": sa.DateTime},
 }
 
@@ -26,8 +28,8 @@ def upgrade() -> None:
     for table, columns in ADDED.items():
         for name, kind in columns.items():
             op.add_column(table, sa.Column(name, kind()))
-    held = sa.text("held_until IS NOT NULL")
-    op.create_index("ix_jobs_held", "jobs", ["held_until"], sqlite_where=held, postgresql_where=held)
+    held = sa.text("hold_key IS NOT NULL")
+    op.create_index("ix_jobs_held", "jobs", ["hold_key"], sqlite_where=held, postgresql_where=held)
 
 
 def downgrade() -> None:

@@ -1,13 +1,15 @@
 """`promptd ask`: one prompt, now, through the same loop as every job."""
 
 import sys
+from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
 import click
 
 from jobs.errors import UsageError
 from scheduler.cli.context import Context, pass_context
-from scheduler.cli.job_run import tell
+from scheduler.cli.job_run import say_waits, tell
+from scheduler.cli.params import TEXT
 
 if TYPE_CHECKING:
     from jobs.target import Target
@@ -18,9 +20,9 @@ _LONGEST = 2_000_000
 
 
 @click.command("ask")
-@click.argument("prompt")
-@click.option("--provider", metavar="P", help="Ask this provider first, in any spelling.")
-@click.option("--model", metavar="M", help="Ask this model of it.")
+@click.argument("prompt", type=TEXT)
+@click.option("--provider", metavar="P", type=TEXT, help="Ask this provider first, in any spelling.")
+@click.option("--model", metavar="M", type=TEXT, help="Ask this model of it.")
 @click.option("--json", "as_json", is_flag=True, help="Print the run as `run show --json` does.")
 @pass_context
 def ask(context: Context, prompt: str, provider: str | None, model: str | None, as_json: bool) -> int:
@@ -32,7 +34,7 @@ def ask(context: Context, prompt: str, provider: str | None, model: str | None, 
     from jobs.run import Trigger
     from scheduler.one_shot import run_now
 
-    text = sys.stdin.read(_LONGEST + 1) if prompt == "-" else prompt
+    text = _read() if prompt == "-" else prompt
     if not text.strip() or len(text) > _LONGEST:
         raise UsageError(f"a prompt has between 1 and {_LONGEST:,} characters")
     settings = context.settings
@@ -49,9 +51,22 @@ def ask(context: Context, prompt: str, provider: str | None, model: str | None, 
         zone=settings.timezone,
         environ=context.environ,
         redactor=context.redactor,
+        hear=say_waits,
         values={"prompt": text},
     )
     return tell(context, ended.run_id, ended.outcome, as_json=as_json)
+
+
+def _read() -> str:
+    """Return what stands on standard input; raises UsageError for what is no UTF-8 text."""
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8", errors="strict")
+    try:
+        return sys.stdin.read(_LONGEST + 1)
+    except UnicodeDecodeError:
+        raise UsageError(
+            "standard input is not UTF-8 text; convert it, such as with `iconv -t UTF-8`"
+        ) from None
 
 
 def chain_of(context: Context, provider: str | None, model: str | None) -> "tuple[Target, ...]":

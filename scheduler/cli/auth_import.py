@@ -58,7 +58,7 @@ def _read(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as exc:
         raise UsageError(f"{path} is not the JSON that the codex tool writes") from exc
     tokens = document.get("tokens") if isinstance(document, dict) else None
-    if not isinstance(tokens, dict) or not isinstance(tokens.get("access_token"), str):
+    if not isinstance(tokens, dict) or not tokens.get("access_token"):
         raise UsageError(f"{path} holds no login (no tokens.access_token); log in with `codex login` first")
     return tokens
 
@@ -68,7 +68,8 @@ def _login(tokens: dict[str, Any], source: Path, credential: "Credential", seal:
     from jobs.store.tokens import SealedTokens
 
     access, refresh, identity = (
-        Secret(str(tokens.get(name) or "")) for name in ("access_token", "refresh_token", "id_token")
+        Secret(_sendable(tokens.get(name), f"tokens.{name}", source) or "")
+        for name in ("access_token", "refresh_token", "id_token")
     )
     audience = claims_of(identity).get("aud")
     client_id = audience[0] if isinstance(audience, list) and audience else audience
@@ -80,11 +81,24 @@ def _login(tokens: dict[str, Any], source: Path, credential: "Credential", seal:
         generation=1,
         access_token=seal(access),
         refresh_token=seal(refresh) if refresh.reveal() else None,
-        client_id=client_id if isinstance(client_id, str) else None,
-        account_id=account if isinstance(account, str) else None,
+        client_id=_sendable(client_id, "the id_token's aud", source),
+        account_id=_sendable(account, "the account's id", source),
         issued_at=issue_of(access) or clock.utcnow(),
         expires_at=expiry_of(access),
     )
+
+
+def _sendable(value: object, what: str, source: Path) -> str | None:
+    """Return a part of a login as it can be sent, None where it is left out; raises UsageError."""
+    from jobs.providers.token_grant import carriable
+
+    if not value:
+        return None
+    if not carriable(value):
+        raise UsageError(
+            f"{source}: {what} is no text that a request can carry; log in again with `codex login`"
+        )
+    return str(value)
 
 
 def _account_of(claims: Mapping[str, Any]) -> object:

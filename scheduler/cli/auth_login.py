@@ -1,6 +1,7 @@
 """`promptd auth login`: log in with a code for a browser anywhere (RFC 8628), or in a browser here (PKCE)."""
 
 import asyncio
+import signal
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,8 @@ import click
 
 from jobs.errors import ConfigError, Fault, Unavailable
 from scheduler.cli.context import Context, pass_context
+from scheduler.cli.edge import ExitCode
+from scheduler.cli.job_run import say
 from scheduler.cli.logins import chosen_login, keep, sealed_grant, stays_until
 from scheduler.cli.params import PROVIDER
 
@@ -42,7 +45,10 @@ def login(context: Context, provider: str, label: str | None, browser: bool) -> 
     _require(context, credential, {**_CLIENT_ID, **(_BROWSER if here else _DEVICE)})
     vault = open_vault(context.settings, context.environ, context.redactor)
     ensure_database(context.settings)
-    grant = asyncio.run(_granted(context, oauth, here=here))
+    grant = asyncio.run(_unless_given_up(context, oauth, here=here))
+    if grant is None:
+        say("the login was given up; nothing was stored")
+        return ExitCode.INTERRUPTED
     stored = sealed_grant(grant, credential, oauth.client_id or "", vault.keyring)
     keep(context, credential, stored, vault.keyring)
     click.echo(f"logged in: {credential.provider} {credential.label}. {stays_until(stored)}".rstrip())
@@ -66,6 +72,18 @@ def _require(context: Context, credential: "Credential", needed: Mapping[str, st
     ]
     if faults:
         raise ConfigError(faults)
+
+
+async def _unless_given_up(context: Context, oauth: "OAuthClient", *, here: bool) -> "Grant | None":
+    """Return what is granted; None after Ctrl-C, SIGTERM or SIGHUP."""
+    asking = asyncio.create_task(_granted(context, oauth, here=here))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, asking.cancel)
+    try:
+        return await asking
+    except asyncio.CancelledError:
+        return None
 
 
 async def _granted(context: Context, oauth: "OAuthClient", *, here: bool) -> "Grant":

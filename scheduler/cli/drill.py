@@ -13,7 +13,7 @@ from scheduler.cli import words
 from scheduler.cli.context import Context, pass_context
 from scheduler.cli.edge import ExitCode
 from scheduler.cli.job_next import job_named
-from scheduler.cli.job_run import say
+from scheduler.cli.job_run import say, say_waits
 from scheduler.cli.params import DRILLED, JOB
 from scheduler.cli.run import print_run
 from scheduler.cli.tables import Table, show
@@ -56,6 +56,7 @@ def drill(context: Context, name: str, failures: tuple[tuple[str, ErrorClass], .
         environ=context.environ,
         redactor=context.redactor,
         drill=rehearsed,
+        hear=say_waits,
     )
     if as_json:
         print_run(context, ended.run_id, as_json=True)

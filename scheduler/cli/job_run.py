@@ -5,17 +5,20 @@ import sys
 import click
 
 from jobs.errors import UsageError
+from jobs.events import ChainWaits, Event
 from jobs.run import Outcome, RunState
 from scheduler.cli.context import Context, pass_context
 from scheduler.cli.edge import ExitCode
-from scheduler.cli.params import JOB
+from scheduler.cli.params import JOB, TEXT
 
 # ruff: noqa: PLC0415 - the program that runs prompts is loaded when there is one to run
 
 
 @click.command("run")
 @click.argument("name", type=JOB)
-@click.option("--var", "pairs", multiple=True, metavar="K=V", help="A value for the prompt's `vars`.")
+@click.option(
+    "--var", "pairs", type=TEXT, multiple=True, metavar="K=V", help="A value for the prompt's `vars`."
+)
 @click.option("--force", is_flag=True, help="Run it although it is held.")
 @click.option("--json", "as_json", is_flag=True, help="Print the run as `run show --json` does.")
 @pass_context
@@ -37,6 +40,7 @@ def run(context: Context, name: str, pairs: tuple[str, ...], force: bool, as_jso
         redactor=context.redactor,
         values=values_of(pairs),
         force=force,
+        hear=say_waits,
     )
     return tell(context, ended.run_id, ended.outcome, as_json=as_json)
 
@@ -75,6 +79,15 @@ def tell(context: Context, run_id: int, outcome: Outcome, *, as_json: bool) -> i
             say(f"run {run_id} {state}: {outcome.message or outcome.reason}; see `promptd run show {run_id}`")
             return ExitCode.FAILED
     return ExitCode.DONE
+
+
+def say_waits(event: Event) -> None:
+    """Print for what a run waits: it may be minutes."""
+    match event:
+        case ChainWaits(seconds=seconds, why=why):
+            say(f"waiting, {seconds:.0f} s at most: {why}")
+        case _:
+            return
 
 
 def say(line: str) -> None:

@@ -94,6 +94,6 @@ def stays_until(login: "SealedTokens") -> str:
     from scheduler.cli import words
 
     if login.refresh_token is None:
-        end = f" at {words.moment(login.expires_at)}" if login.expires_at else ""
-        return f"It cannot be refreshed, since no refresh token was granted, and ends{end}."
+        ends = f"ends at {words.moment(login.expires_at)}" if login.expires_at else "nobody says when it ends"
+        return f"It cannot be refreshed, since no refresh token was granted, and {ends}."
     return f"It ends at {words.moment(login.grant_ends_at)}." if login.grant_ends_at else ""

@@ -9,6 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from jobs.errors import ErrorClass, PromptdError
+from jobs.text import is_well_formed
 from scheduler.cli.context import Context
 
 _NEWEST = 30
@@ -54,6 +55,20 @@ def _providers(context: Context) -> Iterable[tuple[str, str]]:
     return ((provider.name, provider.base_url or "") for provider in context.any_registry)
 
 
+class Utf8(click.ParamType):  # type: ignore[type-arg] # as above
+    """A text that can be sent and written down."""
+
+    name = "text"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text; fails with a usage error for bytes that are not UTF-8."""
+        text = str(value)
+        if not is_well_formed(text):
+            self.fail("it is not UTF-8 text; convert it, such as with `iconv -t UTF-8`", param, ctx)
+        return text
+
+
+TEXT = Utf8()
 JOB = _Completed("job", _jobs)
 PROVIDER = _Completed("provider", _providers)
 

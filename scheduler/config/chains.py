@@ -45,9 +45,7 @@ class Chains:
                 self.registry.add(entry, self._with_absolute_files(row))
             except ProviderFault as exc:
                 self._break(entry, row)
-                self.faults.add(
-                    document, (*path, *([exc.field] if exc.field else [])), exc.wrong, exc.mend, key=True
-                )
+                self.faults.add(document, (*path, *exc.path), exc.wrong, exc.mend, key=True)
 
     def add_custom(self, document: Document, written: Iterable[Written]) -> None:
         """Take in the inline custom targets among these; before any target is settled."""
@@ -119,8 +117,7 @@ class Chains:
         try:
             name = self.registry.add_custom(name=row.name, base_url=base_url, key=key, api_mode=mode)
         except ProviderFault as exc:
-            own = (*path, exc.field)
-            self.faults.add(document, own, exc.wrong, exc.mend)
+            self.faults.add(document, (*path, *exc.path), exc.wrong, exc.mend)
         else:
             self._custom[(document, path)] = name
 

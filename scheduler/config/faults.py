@@ -20,6 +20,7 @@ from scheduler.config.sources import Document
 from scheduler.config.yaml_tree import KeyPath
 
 _MAY_BE_EMPTY = re.compile(r"((jobs)?\[\d+\]\.)?schedule")
+_OF_A_KEY = "[key]"  # what pydantic puts behind the path of a key
 _UNKNOWN = "is not a key that is known here"
 _NOT_CARRIED_OUT = "is not carried out by this version of promptd"
 _URL = ("is not a base URL", "an absolute http:// or https:// URL without login, query or fragment")
@@ -79,6 +80,9 @@ BY_KEY: Mapping[str, tuple[str, str]] = MappingProxyType(
 )
 """What a value that a check refused means, where the check's own text might quote the value."""
 
+_NAMED_FREELY = FREE | {"headers"}
+"""Keys below which a name of `BY_KEY` means something else."""
+
 _MENDS: Mapping[str, str] = MappingProxyType(
     {"schedule": "write `schedule: …`, or `schedule: null` for a job that is only run by hand"}
 )
@@ -113,10 +117,14 @@ def report(
         path = _existing(document, (*at, *error["loc"]), missing=error["type"] == "missing")
         if error["type"] == "missing" and (error["loc"][:-1], str(error["loc"][-1])) in meant:
             continue
+        if error["type"] == "value_error" and faults.under(document, path):
+            continue  # a part of the value is known to be wrong: what is said of the whole follows from that
         wrong, mend = _words(model, error)
-        faults.add(
-            document, path, wrong, mend, key=error["type"] == "extra_forbidden" or error["input"] is None
-        )
+        faults.add(document, path, wrong, mend, key=_is_about_a_key(error))
+
+
+def _is_about_a_key(error: ErrorDetails) -> bool:
+    return error["type"] == "extra_forbidden" or error["input"] is None or error["loc"][-1:] == (_OF_A_KEY,)
 
 
 def _existing(document: Document, path: KeyPath, *, missing: bool) -> KeyPath:
@@ -137,7 +145,7 @@ def _words(model: type[BaseModel], error: ErrorDetails) -> tuple[str, str]:
         what = "a list" if isinstance(error["input"], list) else f"`{error['input']}`"
         return (f"{what} {_NOT_CARRIED_OUT}", "write another value, or remove the key")
     if kind == "value_error":
-        return (None if FREE.intersection(error["loc"]) else BY_KEY.get(key)) or _own_words(error)
+        return (None if _NAMED_FREELY.intersection(error["loc"]) else BY_KEY.get(key)) or _own_words(error)
     wrong, mend = WORDS.get(kind, ("is not what is wanted here", "see `promptd config schema`"))
     context = {"key": key, **error.get("ctx", {})}
     return wrong, _MENDS.get(key, mend.format(**context)) if kind == "missing" else mend.format(**context)

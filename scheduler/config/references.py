@@ -16,14 +16,16 @@ _MOST_NAMES = 5
 def check_references(
     written: Iterable[Keys], *, jobs: Collection[str], compresses: bool, faults: Faults
 ) -> None:
-    """Note names of jobs that are not there; warn where nobody is there to compress."""
+    """Note names of jobs that are not there, or there twice; warn where nobody is there to compress."""
     for document, path, row in written:
         if row.on_overflow is OnOverflow.COMPRESS and not compresses:
             without = "compresses nothing without `auxiliary: {compression: {}}`: such a run fails"
             faults.warn(document, (*path, "on_overflow"), without)
         for number, name in enumerate(row.context_from):
-            if name not in jobs:
-                place = (*path, "context_from", number)
+            place = (*path, "context_from", number)
+            if name in row.context_from[:number]:
+                faults.add(document, place, "is listed twice", "keep one of the two")
+            elif name not in jobs:
                 faults.add(document, place, "names a job that is not there", _nearest(name, jobs))
 
 

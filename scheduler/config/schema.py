@@ -10,6 +10,7 @@ from jobs.definition import OnOverflow, OnTruncated
 from jobs.errors import ErrorClass
 from jobs.providers.rows import BaseUrl, Duration, ProviderRow
 from jobs.request import ApiMode
+from scheduler.config.extra_body import ExtraBody
 from scheduler.config.forms import (
     Address,
     JobName,
@@ -70,11 +71,11 @@ class ParametersRow(Section):
     """What a job may tune; what is left out is the provider's default."""
 
     temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
-    max_output_tokens: Annotated[Whole, Field(ge=1)] | None = None
+    max_output_tokens: Annotated[Whole, Field(ge=1, le=10_000_000)] | None = None
     reasoning_effort: Text | None = None
     seed: Whole | None = None
     response_format: ResponseFormat | None = None
-    extra_body: dict[str, Any] = {}
+    extra_body: ExtraBody = {}
 
 
 class GatherRow(Section):

@@ -124,6 +124,36 @@ def test_a_dropped_connection_is_no_answer_and_polling_goes_on_slower(
     assert third - second >= 0.8
 
 
+def test_a_login_of_which_nobody_says_when_it_ends_is_told_so(
+    configured: Workplace, primary: ThreadedLoopback
+) -> None:
+    primary.script(Endpoint.DEVICE, device())
+    primary.script(Endpoint.TOKEN, Reply.json(200, {"access_token": "only-access"}))
+
+    said = configured.run("auth", "login", "plan")
+
+    assert said.code == 0
+    assert said.out.endswith(
+        "logged in: plan house. It cannot be refreshed, since no refresh token was granted, and nobody says "
+        "when it ends.\n"
+    )
+
+
+def test_an_endless_description_of_a_refusal_is_cut_before_anything_is_sought_in_it(
+    configured: Workplace, primary: ThreadedLoopback
+) -> None:
+    primary.script(Endpoint.DEVICE, device())
+    primary.script(
+        Endpoint.TOKEN, Reply.token_error(400, "invalid_grant", description="no " + "-eyJ" * 100_000)
+    )
+
+    said = configured.run("auth", "login", "plan", timeout=20)
+
+    assert said.code == 1
+    assert "HTTP 400, invalid_grant: no -eyJ" in said.err
+    assert len(said.err) < 400
+
+
 @pytest.mark.parametrize(
     ("reply", "told"),
     [
@@ -167,11 +197,17 @@ def test_nobody_waits_longer_than_the_code_is_good(configured: Workplace, primar
         Reply.token_error(401, "invalid_client", description="unknown client"),
         device(verification_uri="javascript:alert(1)"),
         device(user_code="\x1b]0;title\x07"),
+        device(user_code="A" * 1_000_000),
+        device(verification_uri="https://example.com/" + "a" * 1_000_000),
+        device(device_code="a" * 1_000_000),
         Reply.raw(200, {}, b"[]"),
         Reply.raw(302, {"location": "https://example.com/"}),
     ],
-    ids=["refused", "no page", "an escape sequence", "no object", "a redirect"],
-)
+    ids=[
+        "refused", "no page", "an escape sequence", "an endless code", "an endless page", "an endless secret",
+        "no object", "a redirect",
+    ],
+)  # fmt: skip
 def test_a_device_endpoint_out_of_order_ends_the_login(
     configured: Workplace, primary: ThreadedLoopback, reply: Reply
 ) -> None:
@@ -184,7 +220,11 @@ def test_a_device_endpoint_out_of_order_ends_the_login(
     assert polls(primary) == []
 
 
-def test_ctrl_c_gives_up_at_once_and_stores_nothing(configured: Workplace, primary: ThreadedLoopback) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_gives_up_at_once_and_stores_nothing(
+    configured: Workplace, primary: ThreadedLoopback, number: signal.Signals
+) -> None:
+    """Nor does it after the signals that end a session or a service."""
     primary.script(Endpoint.TOKEN, PENDING)
     words = [str(PROMPTD), "--config", str(configured.config), "auth", "login", "plan"]
     process = subprocess.Popen(
@@ -197,11 +237,11 @@ def test_ctrl_c_gives_up_at_once_and_stores_nothing(configured: Workplace, prima
     )
     primary.wait_received(1, endpoint=Endpoint.TOKEN, within=20)
 
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=10)
 
     assert process.returncode == 130
-    assert "Traceback" not in errors
+    assert errors == "promptd: the login was given up; nothing was stored\n"
     assert configured.credential("plan")["status"] == "unreadable"
 
 

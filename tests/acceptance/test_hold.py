@@ -191,6 +191,58 @@ def test_an_opening_within_the_deadline_is_waited_for(house: Workplace, server: 
     assert job(house, "rare")["held_until"] is None
 
 
+def test_a_run_by_hand_says_for_what_it_waits(house: Workplace, server: ThreadedLoopback) -> None:
+    """On standard error; the answer alone is on standard output."""
+    again = Reply.error(429, headers={"retry-after": "2"})
+    for key in ("first-key", "second-key"):
+        server.script(Endpoint.CHAT, again, again, Reply.text("patience"), key=key)
+
+    done = house.run("job", "run", "rare")
+
+    assert (done.code, done.out) == (0, "patience\n")
+    assert "waiting, " in done.err
+    assert "every target is closed" in done.err
+
+
+def test_a_forced_run_that_fails_takes_nothing_from_what_is_made_up_for(
+    house: Workplace, server: ThreadedLoopback
+) -> None:
+    closed_for_hours(server)
+    house.configure(house.config.read_text().replace("schedule: every 1s", "schedule: every 20s"))
+
+    with house.daemon():
+        (failed,) = [run for run in house.finished_runs(1, job="digest") if run["state"] == "failed"]
+        until(lambda: job(house, "digest")["held_until"])
+        assert house.run("job", "run", "digest", "--force").code == 1
+        open_again(server, "made up")
+        assert house.run("auth", "reset", "other").code == 0
+        (made_up,) = until(
+            lambda: [run for run in house.json("run", "list", "--job", "digest") if run["trigger"] == "retry"]
+        )
+
+    assert made_up["parent_id"] == failed["id"]
+
+
+def test_a_job_without_a_schedule_is_not_held_after_a_reset(
+    house: Workplace, server: ThreadedLoopback
+) -> None:
+    """Nobody makes anything up for it, and nothing says that it is held."""
+    house.configure(house.config.read_text().replace('schedule: "0 0 1 1 *"', "schedule: null"))
+    closed_for_hours(server)
+    house.run("job", "run", "rare")
+    assert job(house, "rare")["held_until"] is not None
+
+    house.run("auth", "reset", "zai")
+    house.run("auth", "reset", "other")
+
+    assert job(house, "rare")["held_until"] is None
+    open_again(server, "at once")
+    assert house.run("job", "run", "rare").code == 0
+    assert house.rows("SELECT held_until, hold_key FROM jobs WHERE name = 'rare'") == [
+        {"held_until": None, "hold_key": None}
+    ]
+
+
 def test_what_only_a_person_can_mend_holds_nothing(house: Workplace, server: ThreadedLoopback) -> None:
     """A wrong key, a missing model: time alone does not open them, so each due run says so."""
     server.script(Endpoint.CHAT, Reply.error(401, code="invalid_api_key"), key="first-key")

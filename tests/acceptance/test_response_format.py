@@ -24,6 +24,11 @@ defaults:
 jobs:
   - {{name: count, schedule: null, prompt: "How many?"}}
   - {{name: whole, schedule: null, prompt: "How many?", on_truncated: fail}}
+  - name: words
+    schedule: null
+    prompt: "How many?"
+    parameters: {{response_format: {{type: object, additionalProperties: {{type: string}}}}}}
+  - {{name: odd, schedule: null, prompt: '{{{{ "\\ud800" }}}}', parameters: {{}}}}
   - {{name: free, schedule: null, prompt: "How many?", parameters: {{}}}}
 """
 GOOD, BAD = Reply.text('{"n": 3}', usage=(10, 4)), Reply.text('{"n": "three"}', usage=(10, 5))
@@ -176,6 +181,28 @@ def test_a_job_without_a_schema_answers_as_it_likes(house: Workplace, primary: T
 
     assert (run["state"], run["output"]) == ("succeeded", "three")
     assert not {"response_format", "text"} & primary.requests[0].document().keys()
+
+
+def test_half_a_character_in_an_answer_is_repaired_like_any_fault(
+    house: Workplace, primary: ThreadedLoopback
+) -> None:
+    """JSON may hold one; neither a request nor a database may."""
+    script(primary, Reply.text('{"\\ud800": 1}'), Reply.text('{"\\ud800": 2}'))
+
+    run = house.run("job", "run", "words", "--json").json()
+
+    assert (run["state"], run["reason"], run["output"]) == ("failed", "schema", '{"\\ud800": 2}')
+    assert [a["outcome"] for a in run["attempts"]] == ["succeeded", "succeeded"]
+    assert "is not of type 'string'" in conversation(primary.requests[1])[2][1]
+
+
+def test_half_a_character_in_a_prompt_is_replaced(house: Workplace, primary: ThreadedLoopback) -> None:
+    script(primary, Reply.text("fine"))
+
+    run = house.ran("job", "run", "odd")
+
+    assert run["state"] == "succeeded"
+    assert conversation(primary.requests[0]) == [("user", "\ufffd")]
 
 
 def test_a_schema_is_shown_with_where_it_is_from(house: Workplace) -> None:

@@ -20,12 +20,20 @@ from support.attribution.property import examine
 WORLDS = 2  # each a process with a database of its own
 TESTS = Path(__file__).parents[1]
 ENOUGH_FOR_A_BREAK = 3_000
+LONGEST_START, SLOWEST = 120, 50  # seconds, and requests per second: a world that is slower hangs
 
 
 def world(seed: int, requests: int) -> dict[str, Any]:
     """Run one world as a process and return what it found."""
     words = ["-m", "support.attribution", "--seed", str(seed), "--requests", str(requests)]
-    done = subprocess.run([sys.executable, *words], cwd=TESTS, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=TESTS,
+        capture_output=True,
+        text=True,
+        timeout=LONGEST_START + requests / SLOWEST,
+        check=False,
+    )
     assert done.returncode in (0, 1), done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found

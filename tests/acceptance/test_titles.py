@@ -1,6 +1,10 @@
 """S7, S8: a good answer gets a title where the job wants one, and is no worse off without."""
 
+import signal
+import subprocess
+
 from support.helped import CHAT_OVERFLOW, GATHERED, NOT_YOU, Place, steps
+from support.workplace import PROMPTD, eventually
 
 from jobs.providers.loopback_replies import Endpoint, Reply
 
@@ -15,7 +19,8 @@ def test_a_good_answer_gets_a_title_in_one_clean_line(place: Place) -> None:
     )
 
     with place.workplace.daemon():
-        run = place.workplace.shown(place.workplace.finished_runs()[0]["id"])
+        finished = place.workplace.finished_runs()[0]["id"]
+        run = eventually(lambda: titled if (titled := place.workplace.shown(finished))["title"] else None)
 
     assert (run["state"], run["output"], run["title"]) == ("succeeded", "The disks are full.", "Full disks")
     assert steps(run) == [("main", "custom:main", None, None), ("title", "house", None, None)]
@@ -73,6 +78,56 @@ def test_an_answer_is_not_lost_when_its_title_is_cut_off(place: Place) -> None:
         place.workplace.shown(row["id"]) for row in place.workplace.json("run", "list") if row["output"]
     )
     assert (run["state"], run["output"], run["title"]) == ("succeeded", "all quiet", None)
+    assert [a["outcome"] for a in run["attempts"]] == ["succeeded", "unknown"]
+
+
+def test_an_answer_is_not_lost_when_the_daemon_is_killed_while_its_title_is_made(place: Place) -> None:
+    """It was written before; of the title's request nobody knows what became of it."""
+    place.configure(TITLE.replace("1s", "1m"))
+    place.main.script(Endpoint.CHAT, Reply.text("all quiet"))
+    place.helper.script(Endpoint.CHAT, Reply.text("never sent").silent())
+
+    with place.workplace.daemon() as daemon:
+        place.helper.wait_received(1, within=10)
+        daemon.process.kill()
+        daemon.process.wait(10)
+    left = place.workplace.shown(1)
+    with place.workplace.daemon():
+        later = place.workplace.shown(1)
+
+    assert (left["state"], left["output"], left["title"]) == ("succeeded", "all quiet", None)
+    assert [a["outcome"] for a in left["attempts"]] == ["succeeded", "sent"]
+    assert later == {**left, "attempts": [left["attempts"][0], {**left["attempts"][1], "outcome": "unknown"}]}
+
+
+def test_a_title_as_long_as_it_is_hostile_keeps_nobody_waiting(place: Place) -> None:
+    place.configure(TITLE.replace("1s", "20s"))
+    place.main.script(Endpoint.CHAT, Reply.text("all quiet"))
+    place.helper.script(Endpoint.CHAT, Reply.text("All is quiet\n" + "-eyJ" * 100_000))
+
+    assert place.run()["title"] == "All is quiet"
+
+
+def test_ctrl_c_while_a_title_is_made_gives_up_the_title_only(place: Place) -> None:
+    place.configure(TITLE.replace("1s", "1m"))
+    place.main.script(Endpoint.CHAT, Reply.text("all quiet"))
+    place.helper.script(Endpoint.CHAT, Reply.text("never sent").silent())
+    words = [str(PROMPTD), "--config", str(place.workplace.config), "job", "run", "digest"]
+    asking = subprocess.Popen(
+        words,
+        cwd=place.workplace.directory,
+        env=place.workplace.environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    place.helper.wait_received(1, within=20)
+
+    asking.send_signal(signal.SIGINT)
+    printed, _ = asking.communicate(timeout=20)
+
+    assert (asking.returncode, printed) == (0, "all quiet\n")
+    run = place.workplace.shown(1)
+    assert (run["state"], run["title"]) == ("succeeded", None)
     assert [a["outcome"] for a in run["attempts"]] == ["succeeded", "unknown"]
 
 

@@ -1,10 +1,13 @@
 """The chain against providers on loopback: what is tried, in which order, and what is left behind."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 from support.house import House, keyed, logged_in, open_house
 
 from jobs import clock
@@ -14,6 +17,7 @@ from jobs.providers.call import ChainExhausted
 from jobs.providers.loopback import Loopback
 from jobs.providers.loopback_replies import Endpoint, Reply
 from jobs.request import Request
+from jobs.store.tables import marks as mark_table
 
 pytestmark = pytest.mark.anyio
 GOOD = Reply.text("fine")
@@ -287,7 +291,7 @@ async def test_an_opening_behind_the_deadline_is_told_and_not_waited_for(
     opening = exhausted.value.opening
     assert opening is not None
     assert 590 < (opening.at - clock.utcnow()).total_seconds() <= 600
-    assert opening.closed == "backup/BACKUP"
+    assert opening.closed == "backup/BACKUP (m)"
 
 
 async def test_waits_of_a_closed_chain_are_counted(house: House, server: Loopback) -> None:
@@ -391,3 +395,59 @@ async def test_five_targets_are_asked_and_those_passed_over_do_not_count(
     assert asked == ["m1", "m2", "m3", "m4", "m5"]
     assert answered.attempt.target.model == "m7"
     assert [request.model for request in server.received(Endpoint.CHAT)][5:] == ["m6", "m7"]
+
+
+async def test_what_was_too_long_once_stays_with_larger_contexts(house: House, server: Loopback) -> None:
+    """A larger one that fails does not hand it down to a smaller one."""
+    server.script(Endpoint.CHAT, Reply.error(400, code="context_length_exceeded"), key="key-FIRST")
+    server.script(Endpoint.CHAT, Reply.error(404, code="model_not_found"), key="key-BACKUP")
+    larger = replace(house.target("backup", "wide"), larger_context=True)
+
+    with pytest.raises(ChainExhausted) as exhausted:
+        await house.complete(house.target("pair"), larger, house.target("team"))
+
+    assert exhausted.value.error_class is ErrorClass.CONTEXT_OVERFLOW
+    assert keys_of(server) == ["FIRST", "BACKUP"]
+
+
+async def test_a_closed_larger_context_is_waited_for(house: House, server: Loopback) -> None:
+    """The first target is open, and of no use."""
+    server.script(Endpoint.CHAT, Reply.error(400, code="context_length_exceeded"), key="key-FIRST")
+    again = Reply.error(429, headers={"retry-after": "1"})
+    server.script(Endpoint.CHAT, again, again, Reply.text("fits"), key="key-BACKUP")
+    larger = replace(house.target("backup", "wide"), larger_context=True)
+
+    answered = await house.complete(house.target("pair"), larger, waits=True)
+
+    assert answered.completion.text == "fits"
+    assert keys_of(server) == ["FIRST", "BACKUP", "BACKUP", "BACKUP"]
+
+
+async def test_a_job_may_go_on_for_any_class(house: House, server: Loopback) -> None:
+    """`fallback_on: [bad_request]` asks another model of the same provider."""
+    server.script(Endpoint.CHAT, Reply.error(400, code="invalid_value"), GOOD, key="key-FIRST")
+    on = frozenset({ErrorClass.BAD_REQUEST})
+
+    answered = await house.complete(house.target("pair"), house.target("pair", "other"), fallback_on=on)
+
+    assert answered.attempt.target.model == "other"
+
+
+async def test_a_wait_that_ends_without_a_request_is_written_down(house: House, server: Loopback) -> None:
+    """On the row that says that the target is passed over again."""
+    closed = Reply.error(429, headers={"retry-after": "1"})
+    server.script(Endpoint.CHAT, closed, key="key-BACKUP")
+    with pytest.raises(ChainExhausted):
+        await house.complete(house.target("backup"), within=1)
+    longer = update(mark_table).values(until=clock.utcnow() + timedelta(hours=1))
+
+    waiting = asyncio.create_task(house.complete(house.target("backup"), waits=True, within=20))
+    await asyncio.sleep(0.1)
+    await house.store.write(lambda connection: connection.execute(longer).rowcount)
+    with pytest.raises(ChainExhausted):
+        await waiting
+
+    *_, last = await house.attempts()
+    assert last.outcome == "passed_over"
+    assert last.waited > 0
+    assert "every target is closed" in last.wait_reason

@@ -128,7 +128,9 @@ def every_target_has_a_row(rows: list[Any], length: int) -> None:
     assert visited == sorted(visited)
     assert set(visited) == set(range(max(visited) + 1))
     assert max(visited) < length
-    assert len({row.target_index for row in rows if row.outcome != AttemptOutcome.PASSED_OVER}) <= MOST_TARGETS
+    assert (
+        len({row.target_index for row in rows if row.outcome != AttemptOutcome.PASSED_OVER}) <= MOST_TARGETS
+    )
 
 
 def every_mark_is_its_attempts(rows: list[Any], marks: list[Mark]) -> None:

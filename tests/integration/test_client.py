@@ -292,6 +292,29 @@ async def test_a_certificate_that_does_not_verify_is_told_apart(client: Client, 
     assert why(await ask(client, untrusted)) == (None, TransportFailure.TLS, False)
 
 
+@pytest.mark.parametrize(
+    ("prompt", "key", "headers", "words"),
+    [
+        ("\ud800", "key", {}, "characters that are no text"),
+        ("hi", "a\nb", {}, "the header Authorization holds"),
+        ("hi", "key", {"X-Title": "caf\u00e9"}, "the header X-Title holds"),
+        ("hi", "key", {"X-Title": "a\r\nX-Other: b"}, "the header X-Title holds"),
+    ],
+)
+async def test_what_cannot_be_written_is_no_failure_of_the_server(
+    client: Client, server: Loopback, prompt: str, key: str, headers: dict[str, str], words: str
+) -> None:
+    """And what is said of it quotes neither key nor value."""
+    provider = replace(box(), headers=headers)
+    asked = client.ask(attempt_at(server.base_url, key=key), provider, Request(prompt), timeout=timedelta(5))
+    answer = await asked
+
+    assert why(answer) == (None, TransportFailure.UNSENDABLE, False)
+    assert words in answer.detail
+    assert "caf" not in answer.detail
+    assert server.requests == []
+
+
 async def test_a_form_goes_to_a_token_endpoint_in_the_same_way(client: Client, server: Loopback) -> None:
     """With the same kinds of failure, and its own origin."""
     second = timedelta(seconds=0.3)

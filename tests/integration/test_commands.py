@@ -98,6 +98,33 @@ async def test_a_long_output_is_cut_at_a_whole_character_and_says_so(commands: C
     assert said == "aa\n[cut here: 1,000,004 bytes were printed, and 3 are kept]\n"
 
 
+@pytest.mark.parametrize("shown", [12, 27, 29])
+async def test_a_secret_is_taken_out_of_an_output_also_where_the_output_was_cut(
+    commands: Commands, shown: int
+) -> None:
+    commands.redactor.learn([Secret("mainkey-ABCDEFGH-0123456789")])
+    printing = Command(("printf", "hello mainkey-ABCDEFGH-0123456789 and more"), max_bytes=6 + shown)
+
+    said = await commands.output_of(printing)
+
+    rest = " a"[: max(0, shown - 27)]
+    assert said == f"hello [secret]{rest}\n[cut here: 42 bytes were printed, and {6 + shown} are kept]\n"
+
+
+async def test_the_rest_of_a_secret_is_taken_out_of_a_complaint_whose_beginning_is_gone(
+    commands: Commands,
+) -> None:
+    """Of what it complained of the last 4,096 bytes are kept: they begin within the key."""
+    commands.redactor.learn([Secret("mainkey-ABCDEFGH-0123456789")])
+    line = "printf 'mainkey-ABCDEFGH-0123456789 %04075d' 7 >&2; exit 1"
+
+    with pytest.raises(CommandFailed) as failed:
+        await commands.output_of(shell(line))
+
+    assert "[secret] 0000" in str(failed.value)
+    assert "0123456789" not in str(failed.value)
+
+
 async def test_a_command_that_prints_for_ever_is_ended_at_its_limit_and_keeps_little(
     commands: Commands,
 ) -> None:

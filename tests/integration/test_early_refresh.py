@@ -114,6 +114,21 @@ async def test_only_logins_that_a_chain_names_are_refreshed(house: House, server
     assert sent(server) == []
 
 
+async def test_trouble_that_nobody_foresaw_is_told_and_does_not_end_the_watch(
+    house: House, server: Loopback, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The store is closed beneath it: that is no error of a database."""
+    await asyncio.to_thread(house.store.close)
+    watch = asyncio.create_task(early(house).watch())
+    async with asyncio.timeout(10):
+        while "logins could not be looked after" not in caplog.text:
+            assert not watch.done(), watch.exception()
+            await asyncio.sleep(0.01)
+
+    assert not watch.done()
+    watch.cancel()
+
+
 async def test_a_refused_refresh_marks_the_login_and_is_not_repeated(house: House, server: Loopback) -> None:
     await house.log_in("login", left=SOON)
     server.script(Endpoint.TOKEN, Reply.token_error(400, "invalid_grant"))

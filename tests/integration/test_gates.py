@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from support.house import House, keyed, open_house
 
-from jobs.providers.call import Answered
+from jobs.events import ChainWaits
+from jobs.providers.call import Answered, ChainExhausted
 from jobs.providers.loopback import Loopback
 from jobs.providers.loopback_replies import Endpoint, Reply
 
@@ -55,6 +56,9 @@ async def test_a_place_is_free_again_when_its_request_was_cancelled(house: House
     inside = [asking(house) for _ in range(2)]
     await server.wait_received(2)
     waiting = asking(house)
+    async with asyncio.timeout(5):
+        while not any(isinstance(event, ChainWaits) for event in house.events):
+            await asyncio.sleep(0.01)
 
     inside[0].cancel()
     answered = await asyncio.wait_for(waiting, 5)
@@ -78,3 +82,26 @@ async def test_a_backoff_holds_no_place(house: House, server: Loopback) -> None:
 
     assert answered.completion.text == "at once"
     assert {each.completion.text for each in await asyncio.gather(*backing_off)} == {"then"}
+
+
+async def test_a_closed_target_is_passed_over_without_waiting_for_a_place(tmp_path: Path) -> None:
+    """What needs nothing from a provider is not held up by it."""
+    async with Loopback() as server:
+        providers = {
+            "narrow": keyed(server.base_url, max_concurrency=1),
+            "wide": keyed(f"{server.origin}/wide/v1", "WIDE"),
+        }
+        async with open_house(tmp_path, providers) as house:
+            missing = Reply.error(404, code="model_not_found")
+            server.script(Endpoint.CHAT, missing, HANGS, Reply.text("wide answers"))
+            with pytest.raises(ChainExhausted):
+                await house.complete(house.target("narrow", "gone"))
+            inside = asking(house)
+            await server.wait_received(2)
+
+            answered = await house.complete(house.target("narrow", "gone"), house.target("wide"), within=5)
+
+            inside.cancel()
+            await asyncio.gather(inside, return_exceptions=True)
+
+    assert (answered.completion.text, answered.fallback_reason) == ("wide answers", "model_not_found")

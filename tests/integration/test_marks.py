@@ -1,5 +1,7 @@
 """How marks are written: deadlines, ladders, successes and resets (hard rules 2 and 3)."""
 
+from dataclasses import replace
+
 import pytest
 from sqlalchemy import Connection
 from support.ledger import DAY, HOUR, MINUTE, NOW, SECOND, key_of, send, target_of
@@ -47,6 +49,32 @@ def test_a_ladder_climbs_with_each_failure_that_began_after_the_mark(db: Connect
         at = mark.until + SECOND
 
     assert lengths == [30 * SECOND, MINUTE, 5 * MINUTE, 5 * MINUTE]
+
+
+def test_a_probe_that_is_refused_renews_the_step_and_climbs_none(db: Connection) -> None:
+    """It only looked whether it is still so: five probes do not close a balance for a day."""
+    refuse(db, ErrorClass.QUOTA_BILLING)
+    attempt = send(db, at=NOW + HOUR / 2)
+
+    probed = replace(earned(ErrorClass.QUOTA_BILLING), climbs=False)
+    mark = credentials.mark(db, attempt, probed, now=NOW + HOUR / 2 + SECOND)
+
+    assert mark is not None
+    assert (mark.step, mark.until) == (1, NOW + HOUR / 2 + SECOND + HOUR)
+
+
+def test_a_default_time_never_shortens_what_the_provider_has_stated(db: Connection) -> None:
+    """Where there is one credential only, and so a minute is the most that is guessed."""
+    first, second = send(db, at=NOW), send(db, at=NOW)
+    stated = earned(ErrorClass.RATE_LIMIT, until=NOW + 100 * SECOND)
+    credentials.mark(db, first, stated, now=NOW + SECOND)
+
+    default = replace(earned(ErrorClass.RATE_LIMIT), ladder=(5 * MINUTE,))
+    credentials.mark(db, second, default, now=NOW + 2 * SECOND)
+
+    assert not is_open(db, NOW + 99 * SECOND, only=True)
+    assert is_open(db, NOW + 101 * SECOND, only=True)
+    assert not is_open(db, NOW + 101 * SECOND)
 
 
 def test_refusals_that_were_in_flight_together_are_one_step(db: Connection) -> None:

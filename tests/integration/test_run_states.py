@@ -55,10 +55,10 @@ def start(db: Connection, instance: int, trigger: Trigger = Trigger.SCHEDULE) ->
     return replace(run, tries=number)
 
 
-def send(db: Connection, run: ClaimedRun) -> int:
+def send(db: Connection, run: ClaimedRun, purpose: Purpose = Purpose.MAIN) -> int:
     """Commit a request of the run as sent."""
     credentials.ensure(db, key_of(), ("f1",), now=NOW)
-    place = Place(run.id, run.tries, Purpose.MAIN, 0)
+    place = Place(run.id, run.tries, purpose, 0)
     return attempts.insert_sent(
         db, place, target_of(), key_of(), base_url=target_of().base_url, wait=Wait(), now=NOW
     )
@@ -121,6 +121,68 @@ def test_a_final_row_never_changes(db: Connection, instance: int, first: Outcome
     assert runs.recover(db, instance_id=instance, now=NOW + MINUTE) == []
 
     assert row_of(db, run) == before
+
+
+def test_a_success_gets_a_title_once_and_nothing_else_of_its_row_changes(
+    db: Connection, instance: int
+) -> None:
+    """Another try's title, and a second one, come too late."""
+    run = start(db, instance)
+    runs.finish(db, run, ANSWER, now=NOW + SECOND)
+    before = row_of(db, run)._asdict()
+    runs.give_title(db, replace(run, tries=2), "of another try")
+    assert row_of(db, run)._asdict() == before
+
+    for title in (None, "the first", "the second"):
+        runs.give_title(db, run, title)
+
+    assert row_of(db, run)._asdict() == {**before, "title": "the first"}
+
+
+@pytest.mark.parametrize("name", ["failed", "timed_out", "cancelled"])
+def test_what_did_not_succeed_gets_no_title(db: Connection, instance: int, name: str) -> None:
+    run = start(db, instance)
+    runs.finish(db, run, ENDINGS[name], now=NOW + SECOND)
+    before = row_of(db, run)
+
+    runs.give_title(db, run, "a title")
+
+    assert row_of(db, run) == before
+
+
+def test_what_was_sent_for_a_title_counts_for_the_run_and_is_heard_of_no_more_when_nobody_answered(
+    db: Connection, instance: int
+) -> None:
+    run = start(db, instance)
+    runs.finish(db, run, ANSWER, now=NOW + SECOND)
+    answered, _silent = send(db, run, Purpose.TITLE), send(db, run, Purpose.TITLE)
+    spent = {"outcome": "succeeded", "input_tokens": 7, "output_tokens": 3}
+    db.execute(update(attempt_table).where(attempt_table.c.id == answered).values(**spent))
+
+    runs.give_title(db, run, "a title")
+
+    outcomes = list(db.execute(select(attempt_table.c.outcome).order_by(attempt_table.c.id)).scalars())
+    assert outcomes == [AttemptOutcome.SUCCEEDED, AttemptOutcome.UNKNOWN]
+    assert (row_of(db, run).input_tokens, row_of(db, run).output_tokens) == (7, 3)
+
+
+def test_what_a_process_had_sent_for_a_title_is_settled_when_it_is_gone_and_the_success_stays(
+    db: Connection, instance: int
+) -> None:
+    """A living process goes on waiting for its answer."""
+    dead = start(db, of_a_dead_process(db))
+    runs.finish(db, dead, ANSWER, now=NOW + SECOND)
+    living = start(db, instance, Trigger.MANUAL)
+    runs.finish(db, living, ANSWER, now=NOW + SECOND)
+    send(db, dead, Purpose.TITLE)
+    send(db, living, Purpose.TITLE)
+    before = row_of(db, dead)
+
+    runs.recover(db, instance_id=instance, now=NOW + MINUTE)
+
+    outcomes = list(db.execute(select(attempt_table.c.outcome).order_by(attempt_table.c.id)).scalars())
+    assert outcomes == [AttemptOutcome.UNKNOWN, AttemptOutcome.SENT]
+    assert row_of(db, dead) == before
 
 
 def test_a_queued_run_is_started_once(db: Connection, instance: int) -> None:

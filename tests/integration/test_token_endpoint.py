@@ -129,3 +129,20 @@ async def test_a_refusal_of_the_refresh_is_the_end_of_the_login(
 
     await house.log_in("login", access="new", login_id="login-2")
     assert (await house.complete(*chain)).fallback_reason is None
+
+
+async def test_a_silent_token_endpoint_does_not_keep_a_run_from_its_fallback(
+    house: House, server: Loopback
+) -> None:
+    """Half of the time that is left is spent on it; the refresh itself goes on, and its token is not lost."""
+    await house.log_in("login", left=EXPIRED)
+    late = Reply.tokens(access_token="late", refresh_token="next").after(3)
+    server.script(Endpoint.TOKEN, late)
+
+    answered = await house.complete(house.target("login"), house.target("backup"), within=4)
+
+    assert answered.fallback_reason is ErrorClass.AUTH_UNAVAILABLE
+    await house.services.refresher.close()
+    login = await house.login("login")
+    assert (login.generation, login.spent_by) == (1, None)
+    assert len(refreshes(server)) == 1

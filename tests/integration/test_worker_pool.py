@@ -114,3 +114,59 @@ async def test_work_that_raises_frees_its_place() -> None:
 
     assert ended == [1, 2]
     assert pool.health().running == 0
+
+
+async def test_a_run_that_rests_gives_its_place_away_and_gets_one_back() -> None:
+    """While it waits for a provider, others work; it comes back before those that have not begun."""
+    begun: list[str] = []
+    wake, go = asyncio.Event(), asyncio.Event()
+
+    async def work(claimed: ClaimedRun) -> None:
+        begun.append(f"{claimed.id} begins")
+        if claimed.id == 1:
+            async with pool.resting(claimed.id):
+                await wake.wait()
+            begun.append("1 goes on")
+        else:
+            await go.wait()
+
+    pool = WorkerPool(work, limit=1)
+    pool.submit([run(1), run(2), run(3)])
+    await settle()
+    assert begun == ["1 begins", "2 begins"]
+
+    wake.set()
+    await settle()
+    assert begun == ["1 begins", "2 begins"]
+
+    go.set()
+    await settle()
+    assert begun == ["1 begins", "2 begins", "1 goes on", "3 begins"]
+    assert pool.health().running == 0
+
+
+async def test_a_run_that_is_cancelled_while_it_rests_leaves_no_hole() -> None:
+    """Its place, and the one that it waits for."""
+    wake, go = asyncio.Event(), asyncio.Event()
+    begun: list[int] = []
+
+    async def work(claimed: ClaimedRun) -> None:
+        begun.append(claimed.id)
+        if claimed.id == 1:
+            async with pool.resting(claimed.id):
+                await wake.wait()
+        await go.wait()
+
+    pool = WorkerPool(work, limit=1)
+    pool.submit([run(1), run(2), run(3)])
+    await settle()
+    wake.set()
+    await settle()
+
+    pool.cancel_all()
+    await settle()
+
+    assert begun == [1, 2, 3]
+    go.set()
+    await settle()
+    assert pool.health().running == 0

@@ -23,7 +23,7 @@ from jobs.providers.registry import LOGIN_LABEL, Registry
 from jobs.providers.rows import CredentialRow, OAuthRow, ProviderRow
 from jobs.providers.rules import Rules
 from jobs.providers.secrets import Keyring, SecretReader
-from jobs.providers.stay import Services
+from jobs.providers.services import Services
 from jobs.providers.vault import Vault
 from jobs.request import Request
 from jobs.secret import Redactor, Secret

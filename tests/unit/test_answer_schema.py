@@ -1,6 +1,7 @@
 """A job's JSON Schema: what is refused when it is read, and what an answer held against it is told."""
 
 import json
+from time import process_time
 from typing import Any
 
 import pytest
@@ -125,7 +126,7 @@ def test_what_is_kept_is_the_json_alone(answer: str) -> None:
         (GOOD[:-1], "$: no JSON: Expecting ',' delimiter"),
         ('{"headline": NaN, "items": []}', "$: no JSON: NaN is not JSON"),
         ("1e999", "$: no JSON: a number is too large"),
-        ("9" * 5000, "$: no JSON: Exceeds the limit"),
+        ("9" * 5000, "$: no JSON: a number is too large"),
         ("[" * 100_000, "$: no JSON: maximum recursion depth"),
         ("null", "$: None is not of type 'object'"),
         ('{"items": []}', "$: 'headline' is a required property"),
@@ -159,6 +160,9 @@ def test_few_faults_are_told_and_in_few_words() -> None:
 def test_true_is_not_one() -> None:
     assert isinstance(judge('[1, true, 0, false, "1", null]', {"uniqueItems": True}), Fitting)
     assert isinstance(judge("true", {"const": 1}), Unfit)
+    assert isinstance(judge("[1.0, false]", {"items": {"enum": [1, False]}}), Fitting)
+    assert isinstance(judge("[true]", {"items": {"enum": [1, 0]}}), Unfit)
+    assert isinstance(judge('{"b": [1.0], "a": 2}', {"const": {"a": 2.0, "b": [1]}}), Fitting)
 
 
 @pytest.mark.parametrize(("answer", "fits"), [("1", True), ('"a"', True), ("5", False), ("null", False)])
@@ -180,6 +184,112 @@ def test_unique_items_of_a_long_answer_are_not_compared_pair_by_pair() -> None:
     answer = json.dumps([{"a": number} for number in range(66_000)])
 
     assert isinstance(judge(answer, {"uniqueItems": True}), Fitting)
+
+
+A_MILLION = f"[{'1,' * 400_000}1]"
+NAMES = [f"n{number}" for number in range(10_000)]
+EMPTIES = f"[{'{},' * 20_000}{{}}]"
+DRAFT_7 = "http://json-schema.org/draft-07/schema"
+
+
+def nested_items(levels: int) -> str:
+    return "[" * levels + "1,2,3,4" * 20_000 + "]" * levels
+
+
+@pytest.mark.parametrize(
+    ("schema", "answer"),
+    [
+        pytest.param({"items": {"enum": [*range(10_000), "x"]}}, json.dumps([*range(10_000)] * 2), id="enum"),
+        pytest.param(
+            {"items": {"anyOf": [{"not": {"enum": [*range(10_000)]}}, {}]}},
+            json.dumps([*range(20_000)]),
+            id="a refusal that would quote its schema",
+        ),
+        pytest.param({"anyOf": [{"type": "string"}] * 2000}, A_MILLION, id="branches that would quote it"),
+        pytest.param({"anyOf": [{"items": False}] * 2000}, A_MILLION, id="items that may not be"),
+        pytest.param({"anyOf": [{"const": [1]}] * 2000}, A_MILLION, id="const"),
+        pytest.param({"anyOf": [{"maxLength": 3}] * 2000}, json.dumps("a" * 900_000), id="a long text"),
+        pytest.param({"anyOf": [{"pattern": "^a+$"}] * 2000}, json.dumps("a" * 900_000 + "b"), id="patterns"),
+        pytest.param(
+            {"items": {"pattern": "1[01]{5000}[^01]"}}, json.dumps(["10" * 49_000] * 10), id="a large pattern"
+        ),
+        pytest.param({"items": {"anyOf": [{"required": NAMES}, {}]}}, EMPTIES, id="required"),
+        pytest.param(
+            {"items": {"anyOf": [{"dependentRequired": {"a": NAMES}}, {}]}},
+            json.dumps([{"a": 1}] * 20_000),
+            id="dependentRequired",
+        ),
+        pytest.param(
+            {"$schema": DRAFT_7, "items": {"anyOf": [{"dependencies": {"a": NAMES}}, {}]}},
+            json.dumps([{"a": 1}] * 20_000),
+            id="dependencies",
+        ),
+        pytest.param({"anyOf": [{"contains": {"type": "string"}}] * 1000}, A_MILLION, id="contains"),
+        pytest.param(
+            {"anyOf": [{"propertyNames": {"maxLength": 1}}] * 2000},
+            json.dumps({"k" * 900_000: 1}),
+            id="names",
+        ),
+        pytest.param(
+            {"items": {"properties": {f"p{number}": {} for number in range(5000)}}}, EMPTIES, id="properties"
+        ),
+        pytest.param(
+            {
+                "items": {"$ref": "#a"},
+                "$defs": {"a": {"$anchor": "a"}, **{name: {} for name in NAMES[:5000]}},
+            },
+            EMPTIES,
+            id="anchors",
+        ),
+        pytest.param(
+            {"uniqueItems": True, "items": {"$ref": "#"}}, nested_items(150), id="unique and nested"
+        ),
+        pytest.param(
+            {"uniqueItems": True},
+            json.dumps([(2**61 - 1) * number for number in range(1, 40_000)]),
+            id="numbers of one hash",
+        ),
+        pytest.param(
+            {"items": {"allOf": [{"multipleOf": 1e-300}] * 20}}, json.dumps([1e308] * 20_000), id="multipleOf"
+        ),
+    ],
+)
+def test_no_schema_and_answer_take_more_than_seconds(schema: dict[str, Any], answer: str) -> None:
+    """Each of these takes a minute or more where something is looked for one by one, or quoted in full."""
+    check(schema)
+    began = process_time()
+
+    judge(answer, schema)
+
+    assert process_time() - began < 15
+
+
+def test_numbers_that_are_too_long_to_be_reckoned_with_are_no_json() -> None:
+    judged = judge(f"[{'9' * 400}]", {"items": {"multipleOf": 7}})
+
+    assert str(judged) == "$: no JSON: a number is too large"
+
+
+def test_a_schema_with_more_keywords_than_there_are_is_refused() -> None:
+    """Every visit reads them all, and nothing says how many visits an answer asks for."""
+    with pytest.raises(SchemaFault, match="more than 100 keywords") as refused:
+        check({"items": {f"x{number}": 0 for number in range(101)}})
+
+    assert refused.value.path == ("items",)
+
+
+def test_a_fault_holds_no_half_characters() -> None:
+    judged = judge('{"\\ud800": 1}', {"additionalProperties": {"type": "string"}})
+
+    assert isinstance(judged, Unfit)
+    assert judged.faults[0].encode()
+
+
+def test_of_several_branches_the_one_that_says_most_is_told() -> None:
+    circle = {"required": ["kind"], "properties": {"kind": {"const": "circle"}, "r": {"type": "number"}}}
+    judged = judge('{"kind": "circle", "r": "wide"}', {"anyOf": [{"type": "string"}, circle]})
+
+    assert str(judged) == "$.r: 'wide' is not of type 'number'"
 
 
 def test_a_schema_that_asks_for_endless_checks_ends_with_a_fault() -> None:

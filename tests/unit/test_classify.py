@@ -303,12 +303,13 @@ TRANSPORT: Final = {
     TransportFailure.TIMEOUT: ("timeout", "*/timeout"),
     TransportFailure.CONNECTION: ("connection", "*/connection"),
     TransportFailure.TLS: ("connection", "*/tls"),
+    TransportFailure.UNSENDABLE: ("config_error", "*/unsendable"),
 }
 
 
 @pytest.mark.parametrize("failure", TransportFailure)
 def test_no_answer_at_all_is_a_timeout_or_a_connection(failure: TransportFailure) -> None:
-    """A certificate that does not verify is told apart by the rule."""
+    """A certificate that does not verify is told apart by the rule; what was not sent is our mistake."""
     result = classify(Answer(None, failure=failure), ProviderName("openai"), RULES, now=NOW)
 
     assert (result.error_class, result.rule) == TRANSPORT[failure]

@@ -131,7 +131,7 @@ def test_a_context_of_a_job_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_a_context_in_defaults_is_checked_once_and_inherited(tmp_path: Path) -> None:
-    assert job(tmp_path, "defaults: {context_from: [a, a]}").context_from == ("a",)
+    assert job(tmp_path, "defaults: {context_from: [a]}").context_from == ("a",)
     with pytest.raises(ConfigError) as refused:
         job(tmp_path, "defaults: {context_from: [gone]}")
     assert [each.key for each in refused.value.faults] == ["defaults.context_from[0]"]

@@ -139,6 +139,39 @@ def test_six_mistakes_are_six_faults(tmp_path: Path) -> None:
             "providers.zai.errors[0].text",
             "regular expression",
         ),
+        *(
+            (f"providers: {{zai: {{headers: {{{name}: x}}}}}}\n", 1, f"providers.zai.headers.{name}", words)
+            for name, words in (("Host", "itself"), ("AUTHORIZATION", "itself"), ("X Title", "not the name"))
+        ),
+        (
+            'providers: {zai: {headers: {X-A: "caf\u00e9"}}}\n',
+            1,
+            "providers.zai.headers.X-A",
+            "no HTTP header",
+        ),
+        ('providers: {zai: {headers: {key: "a\\nb"}}}\n', 1, "providers.zai.headers.key", "no HTTP header"),
+        ("providers: {zai: {account_header: authorization}}\n", 1, "providers.zai.account_header", "itself"),
+        (
+            "providers:\n  zai:\n    credentials:\n      - {label: a, key: env:A}\n"
+            "      - {label: b, key: env:B, oauth: {}}\n",
+            5,
+            "providers.zai.credentials[1].key",
+            "exactly one",
+        ),
+        (
+            "providers:\n  zai:\n    credentials:\n      - {label: a, key: env:A}\n"
+            "      - label: b\n        oauth: {}\n",
+            6,
+            "providers.zai.credentials[1].oauth",
+            "no token_url",
+        ),
+        (
+            "providers:\n  zai:\n    credentials:\n      - {label: a, key: env:A}\n"
+            "      - {label: a, key: env:B}\n",
+            5,
+            "providers.zai.credentials[1].label",
+            "share a label",
+        ),
         ('state_dir: "a\\0b"\n', 1, "state_dir", "NUL"),
         ("state_dir: ' '\n", 1, "state_dir", "blank"),
     ],
@@ -187,6 +220,15 @@ def test_one_mistake_is_one_fault(tmp_path: Path, text: str, line: int, key: str
             "parameters.response_format.items.$ref",
             "nothing is fetched",
         ),
+        (
+            "parameters: {max_output_tokens: 100000000000000000000000}",
+            "parameters.max_output_tokens",
+            "10000000 or less",
+        ),
+        ("parameters: {extra_body: {model: x}}", "parameters.extra_body.model", "the job's `model`"),
+        ("parameters: {extra_body: {a: 1, stream: true}}", "parameters.extra_body.stream", "NAME.stream"),
+        ("context_from: [a, a]", "context_from[1]", "listed twice"),
+        ('gather: {command: ["a\\0b"]}', "gather.command[0]", "NUL"),
         ("enabled: maybe", "enabled", "true or false"),
         ("model: {provider: zai, model: 5}", "model.model", "in quotes"),
         ("model: {provider: zai, model: x, larger_context: 5}", "model.larger_context", "true or false"),

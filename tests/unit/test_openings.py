@@ -18,10 +18,10 @@ NOW = datetime(2026, 9, 4, 8, tzinfo=UTC)
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 FIRST = Target(ProviderName("zai"), "glm-5", "https://api.z.ai/v4", ApiMode.CHAT_COMPLETIONS)
 SECOND = Target(ProviderName("groq"), "llama", "https://api.groq.com/v1", ApiMode.CHAT_COMPLETIONS)
-NEEDS_MENDING = {"auth", "auth_dead", "permission", "model_not_found", "entitlement", "unknown"}
+NEEDS_MENDING = {"auth", "auth_dead", "permission", "model_not_found", "entitlement"}
 OF_TIME = {
     *("auth_unavailable", "rate_limit", "rate_limit_upstream", "quota_window", "quota_billing"),
-    *("overloaded", "server_error", "timeout", "connection", "invalid_response"),
+    *("overloaded", "server_error", "timeout", "connection", "invalid_response", "unknown"),
 }
 
 

@@ -11,7 +11,8 @@ LONG_AGO = NOW - PROBE_EVERY
 
 def held(name: str, *, closed: str = "zai/main", probed_at: datetime = LONG_AGO) -> HeldJob:
     """Return a job that is held for an hour."""
-    return HeldJob(name, NOW + timedelta(hours=1), 1, closed, "every target is closed", probed_at)
+    opens_at = NOW + timedelta(hours=1)
+    return HeldJob(name, opens_at, opens_at, 1, closed, "every target is closed", probed_at)
 
 
 def probes(*jobs: HeldJob, due: tuple[str, ...]) -> set[str]:

@@ -20,6 +20,14 @@ def rendered(text: str) -> str:
     return render(text, zone=ZoneInfo("Europe/Berlin"), names=NAMES)
 
 
+def test_a_template_makes_up_no_half_characters() -> None:
+    """Neither a request nor a database could hold one, in a text or in what is wrong with it."""
+    assert rendered("{{ '\\ud800' }}a") == "\ufffda"
+    with pytest.raises(TemplateError) as refused:
+        rendered("{{ vars['\\ud800'] }}")
+    assert str(refused.value).encode()
+
+
 def test_times_are_shown_in_the_zone_of_the_job() -> None:
     assert rendered("{{ scheduled_for | localtime('%A %H:%M') }}") == "Wednesday 07:00"
 

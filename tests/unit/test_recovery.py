@@ -219,12 +219,15 @@ def test_the_chain_goes_on_for_every_class_but_five(
     error_class: ErrorClass, allowed: bool, other_provider: bool
 ) -> None:
     """Those are the job's to fix, or to allow."""
-    expected = {
-        Onward.ALWAYS: True,
-        Onward.OTHER_PROVIDER: other_provider,
-        Onward.IF_JOB_ALLOWS: allowed,
-        Onward.LARGER_CONTEXT: False,
-    }[ONWARD.get(error_class, Onward.ALWAYS)]
+    expected = (
+        allowed
+        or {
+            Onward.ALWAYS: True,
+            Onward.OTHER_PROVIDER: other_provider,
+            Onward.IF_JOB_ALLOWS: False,
+            Onward.LARGER_CONTEXT: False,
+        }[ONWARD.get(error_class, Onward.ALWAYS)]
+    )
 
     on = frozenset({error_class}) if allowed else NONE
 

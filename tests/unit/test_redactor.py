@@ -1,5 +1,7 @@
 """Our own secrets are found in whatever form a provider quotes them."""
 
+import time
+
 import pytest
 
 from jobs.secret import Redactor, Secret, secrets_in_headers
@@ -43,6 +45,54 @@ def test_a_models_words_lose_our_secrets_and_nothing_else(redactor: Redactor) ->
     assert redactor.own(said) == "Send `Authorization: Bearer sk-your-own-key-here-0123`, not [secret]."
 
 
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "-eyJ",
+        "eyJa.",
+        "eyJ",
+        "sk-",
+        "AIza-",
+        "bearer ",
+        "basic\t",
+        " ",
+        "*",
+        "***a",
+        "zk9/***",
+        "zk9/",
+        "...",
+    ],
+)
+def test_what_a_stranger_wrote_is_read_once_however_long_it_is(redactor: Redactor, unit: str) -> None:
+    """Nothing in it is tried again from each of its characters: the whole process would wait for that."""
+    hostile = "bearer " + unit * (200_000 // len(unit)) + " "
+
+    started = time.perf_counter()
+    redactor.clean(hostile)
+
+    assert time.perf_counter() - started < 2
+
+
+@pytest.mark.parametrize(
+    ("said", "cleaned"),
+    [
+        ("token-eyJhbGciOiJub25lIn0.eyJhIjoxfQ.c2ln!", "token-[secret]!"),
+        ("eyJhb-sk-aaaaaaaaaaaaaaaa.cGF5bG9hZA.c2ln", "[secret]"),
+        ("eyJ eyJa eyJa.b word", "eyJ eyJa eyJa.b word"),
+    ],
+)
+def test_a_token_of_anybodys_is_found_inside_a_longer_word(
+    redactor: Redactor, said: str, cleaned: str
+) -> None:
+    assert redactor.clean(said) == cleaned
+
+
+def test_several_cut_secrets_go_from_one_text(redactor: Redactor) -> None:
+    said = "zk9/hou***4711, then zk9/ano...0815 and ****4711; zk9/… again"
+
+    assert redactor.clean(said) == "[secret], then [secret] and [secret]; [secret] again"
+
+
 def test_a_secret_that_is_learned_twice_is_known_once(redactor: Redactor) -> None:
     redactor.learn([Secret(KEY), Secret(KEY)])
 
@@ -53,3 +103,14 @@ def test_headers_that_admit_somebody_hold_secrets_and_others_do_not() -> None:
     headers = {"X-Team": "ops", "X-Api-Key": "one", "Authorization": "two", "Cookie": "three"}
 
     assert secrets_in_headers(headers) == [Secret("one"), Secret("two"), Secret("three")]
+
+
+def test_a_long_value_of_any_header_is_one_too_and_so_is_the_key_behind_its_scheme() -> None:
+    headers = {"X-Tenant": "0a1b2c3d", "Authorization": "Bearer abcdefgh12", "X-Team": "ops only"}
+
+    assert secrets_in_headers(headers) == [
+        Secret("0a1b2c3d"),
+        Secret("Bearer abcdefgh12"),
+        Secret("abcdefgh12"),
+        Secret("ops only"),
+    ]

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from jobs.answer_schema import name_of
-from jobs.providers.api_modes.reading import count, well_formed
+from jobs.providers.api_modes.reading import count
 from jobs.providers.api_modes.shortfall import Shortfall, stated_error
 from jobs.providers.api_modes.sse import DONE, first_error
 from jobs.request import Completion, Request, Usage
+from jobs.text import well_formed
 
 PATH: Final = "/chat/completions"
 

@@ -1,19 +1,9 @@
-"""Values out of documents that anybody may have written: text that can be stored, counts that are counts."""
+"""Values out of documents that anybody may have written: counts that are counts, and how much there is."""
 
 from typing import Any, Final
 
 MOST_VALUES: Final = 500_000
 _MOST_TOKENS: Final = 2**40
-
-
-def well_formed(text: str) -> str:
-    """Return `text` without lone surrogates: JSON may hold them, files and databases may not.
-
-    A pair that a stream has cut in two is one character again.
-    """
-    if text.isascii():
-        return text
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def count(value: Any) -> int | None:

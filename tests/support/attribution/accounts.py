@@ -36,6 +36,12 @@ NAMES: dict[str, tuple[str, ...]] = {
     "ollama": ("ollama", "Ollama"),
 }
 WITH_LOGINS = ("openai-codex", "nous")
+STRATEGIES = {  # whoever is not named here takes the first: that is the order which can be judged
+    "gemini": Strategy.RANDOM,
+    "together": Strategy.RANDOM,
+    "moonshot": Strategy.LEAST_USED,  # this and the next count uses in the ledger, which is slow
+    "mistral": Strategy.ROUND_ROBIN,
+}
 KEYLESS = "ollama"
 OWN = ("glm", "house")
 CUSTOM = ("Local One", "local.two", "Team")
@@ -121,7 +127,7 @@ def _account(
         spellings=spellings,
         base_url=rng.choice(URLS),
         holders=_holders(rng, name, world, pool),
-        strategy=rng.choice((Strategy.FILL_FIRST, Strategy.FILL_FIRST, *Strategy)),
+        strategy=STRATEGIES.get(name, Strategy.FILL_FIRST),
         max_concurrency=rng.choice((None, None, None, 3, 8)),
         token_url=token_url,
     )

@@ -1,13 +1,13 @@
 """The letter of the specification, as far as S17 needs it: its tables, and what one call may do."""
 
+import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 from support.attribution.accounts import Holder
 from support.attribution.record import Asked, Heard
 
-Row = Mapping[str, Any]
+Row = sqlite3.Row
 
 # What a mark of each class closes; a class that is not named closes nothing.
 SCOPES = {
@@ -90,7 +90,7 @@ def budget(heard: Heard) -> Iterator[str]:
     if indexes != sorted(indexes):
         yield f"{what} went back: {indexes}"
     first = heard.call.first
-    if indexes and not first <= indexes[0] <= indexes[-1] < first + MOST_TARGETS:
+    if indexes and (indexes[0] < first or len(set(indexes)) > MOST_TARGETS):
         yield f"{what} asked targets {indexes}, beginning with {first}"
 
 

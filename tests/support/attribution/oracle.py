@@ -66,10 +66,10 @@ class Oracle:
             *self._foreign_marks(),
         ]
 
-    def _rows(self, query: str, *values: object) -> list[sqlite3.Row]:
+    def _rows(self, query: str, *values: object) -> list[Row]:
         return self._db.execute(query, values).fetchall()
 
-    def _attempts_of(self, ids: str, *values: object) -> dict[int, sqlite3.Row]:
+    def _attempts_of(self, ids: str, *values: object) -> dict[int, Row]:
         return {row["id"]: row for row in self._rows(f"SELECT * FROM attempts WHERE id IN ({ids})", *values)}
 
     def _wrong_mark(self, mark: Row, attempts: Mapping[int, Row], drills: set[int | None]) -> Iterator[str]:

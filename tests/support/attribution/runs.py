@@ -24,7 +24,7 @@ from jobs.providers.oauth import Refresher
 from jobs.providers.registry import Registry
 from jobs.providers.rules import Rules
 from jobs.providers.secrets import Keyring, SecretReader
-from jobs.providers.stay import Services
+from jobs.providers.services import Services
 from jobs.providers.vault import Vault
 from jobs.request import Request
 from jobs.secret import Redactor, Secret
@@ -40,7 +40,7 @@ from support.attribution.record import Record
 from support.ledger import make_database, url_of
 
 SECRET_KEY = "the key of fingerprints and tokens at rest"
-AT_ONCE = 128
+AT_ONCE = 192
 LONGEST_CHAIN = 7  # two more than may be asked
 REQUESTS_PER_TURN_OF_A_KEY = 6
 LIFETIMES = (7200, 240, -1)  # seconds: fresh, stale and still good, over
@@ -188,9 +188,9 @@ class _Run:
         """Return a chain in any spelling, with repetitions; what each name means is checked at once."""
         rng, stage = self._rng, self._stage
         accounts = list(stage.world.accounts.values())
-        weights = [3 if account.token_url else 1 for account in accounts]  # logins have more to show
+        weights = [2 if account.token_url else 1 for account in accounts]  # logins have more to show
         targets: list[Target] = []
-        for _ in range(rng.randint(1, LONGEST_CHAIN)):
+        for _ in range(rng.randint(2, LONGEST_CHAIN)):
             account = rng.choices(accounts, weights)[0]
             target = stage.services.registry.target(rng.choice(account.spellings), rng.choice(MODELS))
             if (target.provider, target.base_url) != (account.name, account.base_url):

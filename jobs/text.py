@@ -1,0 +1,16 @@
+"""Text that can be written down: JSON, YAML and arguments may hold lone surrogates, UTF-8 may not."""
+
+
+def well_formed(text: str) -> str:
+    """Return `text` with U+FFFD for every lone surrogate: files, databases and requests take none.
+
+    A pair that a stream has cut in two is one character again.
+    """
+    if text.isascii():
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def is_well_formed(text: str) -> bool:
+    """Say whether `text` can be encoded as it is."""
+    return text.isascii() or text == well_formed(text)
