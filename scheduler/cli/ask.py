@@ -59,6 +59,8 @@ def ask(context: Context, prompt: str, provider: str | None, model: str | None, 
 
 def _read() -> str:
     """Return what stands on standard input; raises UsageError for what is no UTF-8 text."""
+    if sys.stdin is None:  # Python's word for one that is closed
+        raise UsageError("standard input is closed; give the prompt as a word, or a file with `< FILE`")
     if isinstance(sys.stdin, TextIOWrapper):
         sys.stdin.reconfigure(encoding="utf-8", errors="strict")
     try:

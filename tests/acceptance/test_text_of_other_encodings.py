@@ -41,3 +41,15 @@ def test_text_that_is_no_utf_8_is_told_in_one_line(
     assert what in line
     assert "not UTF-8 text; convert it" in line
     assert primary.requests == []
+
+
+def test_a_closed_standard_input_is_told_in_one_line(workplace: Workplace) -> None:
+    workplace.configure(CONFIG.format(url="http://127.0.0.1:9/v1"))
+    command = ["/bin/sh", "-c", 'exec "$0" "$@" <&-', str(PROMPTD), "--config", str(workplace.config)]
+
+    ended = subprocess.run(
+        [*command, "ask", "-"], env=workplace.environment(), capture_output=True, timeout=60, check=False
+    )
+
+    (line,) = ended.stderr.decode().splitlines()
+    assert (ended.returncode, "standard input is closed" in line) == (2, True)
