@@ -21,8 +21,8 @@ install: $(STAMP) ## make .venv with promptd and what its tests need
 demo: $(STAMP) ## run the main job: a login that has expired, a fallback, the ledger (Ctrl-C ends it)
 	@$(BIN)/promptd demo $(DEMO)
 
-test: $(STAMP) ## run all tests
-	$(BIN)/python -m pytest $(PYTEST)
+test: $(STAMP) ## run all tests, a file to a worker (WORKERS=1: one after the other)
+	$(BIN)/python -m pytest --numprocesses $(or $(WORKERS),3) --dist loadfile $(PYTEST)
 
 check: format lint types imports test migrations ## everything that CI checks
 
