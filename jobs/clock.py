@@ -14,11 +14,6 @@ def monotonic() -> float:
     return time.monotonic()
 
 
-def whole_second(moment: datetime) -> datetime:
-    """Return `moment` without its fraction of a second: the grain of due instants."""
-    return moment.replace(microsecond=0)
-
-
 def seconds(duration: timedelta) -> float:
     """Return a duration in seconds, the unit of every figure that leaves the program."""
     return duration.total_seconds()

@@ -249,9 +249,8 @@ attempts = Table(
     sqlite_autoincrement=True,
 )
 
-# A mark names the attempt that earned it. A composite foreign key with a NULL in it is not checked
-# (SQL's MATCH SIMPLE), so each of the four below holds exactly for the scopes that use its column,
-# and the CHECK says which columns those are.
+# A composite foreign key with a NULL in it is not checked (SQL's MATCH SIMPLE), so each of the four below
+# holds exactly for the scopes that use its column, and the CHECK says which columns those are.
 marks = Table(
     "marks",
     metadata,
