@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
+S17 := tests/acceptance/test_s17_attribution.py# two processes of its own: it runs alone
 
 .PHONY: help demo test s17 bench check format lint types imports migrations wheel clean install
 
@@ -22,7 +23,8 @@ demo: $(STAMP) ## run the main job: a login that has expired, a fallback, the le
 	@$(BIN)/promptd demo $(DEMO)
 
 test: $(STAMP) ## run all tests, a file to a worker (WORKERS=1: one after the other)
-	$(BIN)/python -m pytest --numprocesses $(or $(WORKERS),3) --dist loadfile $(PYTEST)
+	$(BIN)/python -m pytest --numprocesses $(or $(WORKERS),3) --dist loadfile $(or $(PYTEST),--ignore $(S17))
+	$(if $(PYTEST),,$(BIN)/python -m pytest $(S17))
 
 check: format lint types imports test migrations ## everything that CI checks
 
@@ -43,7 +45,7 @@ bench: $(STAMP) ## print the figures that no test asserts: start-up, memory, tim
 	@$(BIN)/python bench/timeouts.py
 
 s17: $(STAMP) ## run S17, a mark belongs to the attempt that earned it, for longer: make s17 REQUESTS=1000000 SEED=1
-	$(BIN)/python -m pytest tests/acceptance/test_s17_attribution.py -k earned --s17-requests $(or $(REQUESTS),1000000) --s17-seed $(or $(SEED),1)
+	$(BIN)/python -m pytest $(S17) -k earned --s17-requests $(or $(REQUESTS),1000000) --s17-seed $(or $(SEED),1)
 
 migrations: $(STAMP) ## do the migrations lead to the tables of the code?
 	$(BIN)/python -m pytest --quiet tests/integration/test_migrations.py

@@ -86,7 +86,10 @@ class ClockWork:
 
     def hasten(self, names: Iterable[str]) -> None:
         """Look at these jobs as soon as possible; what they wait for is asked anew then."""
-        self._expect(dict.fromkeys(names, clock.utcnow()))
+        wanted = dict.fromkeys(names, clock.utcnow())
+        if not wanted:
+            return
+        self._expect(wanted)
         if not self._awake:
             self._rearm()
 

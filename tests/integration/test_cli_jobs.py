@@ -97,6 +97,9 @@ def test_status_without_a_daemon_says_so(tmp_path: Path) -> None:
     assert not (tmp_path / "state").exists()
 
 
+HELD = {"held_by": 1, "hold_key": "zai/main", "hold_reason": "every target is closed"}
+
+
 def test_status_tells_daemon_runs_and_what_is_closed_or_held(tmp_path: Path) -> None:
     """Everything an operator looks for first, in one go."""
     world = World(tmp_path)
@@ -106,7 +109,8 @@ def test_status_tells_daemon_runs_and_what_is_closed_or_held(tmp_path: Path) -> 
         run = world.begin(connection)
         world.fail(connection, run, Failure(ErrorClass.QUOTA_WINDOW, "r", "used up", http_status=429))
         later = world.now + timedelta(hours=1)
-        connection.execute(update(jobs).where(jobs.c.name == "tick").values(held_until=later))
+        held = {**HELD, "held_until": later, "probed_at": world.now}
+        connection.execute(update(jobs).where(jobs.c.name == "tick").values(held))
         connection.execute(update(jobs).where(jobs.c.name == "digest").values(paused_at=world.now))
     shown = world.json("status", "status")
     assert shown["daemon"]["fresh"] is True
