@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -451,3 +452,38 @@ async def test_a_wait_that_ends_without_a_request_is_written_down(house: House, 
     assert last.outcome == "passed_over"
     assert last.waited > 0
     assert "every target is closed" in last.wait_reason
+
+
+async def test_a_wait_for_an_opening_is_spent_resting(house: House, server: Loopback) -> None:
+    """Whoever lent the run a worker has it back meanwhile, and only then."""
+    again = Reply.error(429, headers={"retry-after": "1"})
+    server.script(Endpoint.CHAT, again, again, Reply.text("rested"), key="key-BACKUP")
+    seen = []
+
+    @asynccontextmanager
+    async def rest() -> AsyncIterator[None]:
+        seen.append(len(server.requests))
+        yield
+        seen.append(len(server.requests))
+
+    answered = await house.complete(house.target("backup"), waits=True, rest=rest)
+
+    assert (answered.completion.text, seen) == ("rested", [2, 2])
+
+
+async def test_what_is_wrong_with_the_request_is_not_waited_out(house: House, server: Loopback) -> None:
+    """Although another run has closed the target meanwhile: opened again, it would refuse this again."""
+    refused = Reply.error(400, code="content_filter").after(1)
+    closed = Reply.error(429, headers={"retry-after": "11"})
+    server.script(Endpoint.CHAT, refused, closed, Reply.text("asked again"), key="key-BACKUP")
+    asking = asyncio.create_task(house.complete(house.target("backup"), waits=True))
+    await server.wait_received(1)
+
+    with pytest.raises(ChainExhausted):
+        await house.complete(house.target("backup"))
+    with pytest.raises(ChainExhausted) as exhausted:
+        await asking
+
+    assert exhausted.value.error_class is ErrorClass.CONTENT_FILTER
+    assert exhausted.value.opening is None
+    assert len(server.requests) == 2

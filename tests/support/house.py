@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,7 +14,7 @@ from jobs import clock
 from jobs.errors import ErrorClass
 from jobs.events import Event, Events
 from jobs.mark import Mark
-from jobs.providers.call import Answered, Call, Shrink
+from jobs.providers.call import Answered, Call, Rest, Shrink
 from jobs.providers.chain import Chain
 from jobs.providers.client import Client
 from jobs.providers.gates import Gates
@@ -65,6 +65,7 @@ class House:
         repeat_safe: bool = False,
         waits: bool = False,
         shrink: Shrink | None = None,
+        rest: Rest = nullcontext,
     ) -> Answered:
         """Ask a chain, with so many seconds for all of it; what is closed is waited for with `waits`."""
         call = Call(
@@ -74,6 +75,7 @@ class House:
             repeat_safe=repeat_safe,
             waits=waits,
             shrink=shrink,
+            rest=rest,
         )
         return await self.chain.complete(REQUEST, call)
 
