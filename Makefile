@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS := .venv-bench
 STAMP := $(VENV)/installed
 S17 := tests/acceptance/test_s17_attribution.py# two processes of its own: it runs alone
 
-.PHONY: help demo test s17 bench check format lint types imports migrations wheel clean install
+.PHONY: help demo test postgresql s17 crash bench check format lint types imports migrations wheel clean install
 
 help: ## say what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -14,7 +15,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("promptd needs Python 3.11 or later; set PYTHON=python3.12, say" if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[oauth]' --group dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[oauth,postgres]' --group dev
 	@touch $@
 
 install: $(STAMP) ## make .venv with promptd and what its tests need
@@ -22,9 +23,12 @@ install: $(STAMP) ## make .venv with promptd and what its tests need
 demo: $(STAMP) ## run the main job: a login that has expired, a fallback, the ledger (Ctrl-C ends it)
 	@$(BIN)/promptd demo $(DEMO)
 
-test: $(STAMP) ## run all tests, a file to a worker (WORKERS=1: one after the other)
+test: $(STAMP) postgresql ## run all tests, a file to a worker (WORKERS=1: one after the other)
 	$(BIN)/python -m pytest --numprocesses $(or $(WORKERS),3) --dist loadfile $(or $(PYTEST),--ignore $(S17))
 	$(if $(PYTEST),,$(BIN)/python -m pytest $(S17))
+
+postgresql: $(STAMP) ## is there a PostgreSQL server for the tests? else unpack Debian's into .venv, installing nothing
+	@$(BIN)/python tests/support/postgres.py
 
 check: format lint types imports test migrations ## everything that CI checks
 
@@ -40,12 +44,19 @@ types: $(STAMP)
 imports: $(STAMP) ## does everybody import only what lies below?
 	$(BIN)/lint-imports
 
-bench: $(STAMP) ## print the figures that no test asserts: start-up, memory, timeouts
-	@$(BIN)/python bench/help_ratio.py
-	@$(BIN)/python bench/timeouts.py
+bench: $(STAMP) $(PEERS)/installed ## measure beside others on loopback: make bench BENCH="a d" WRITE=docs/benchmarks.md
+	@$(BIN)/python -m bench $(BENCH) --peers $(PEERS) $(if $(WRITE),--write $(WRITE)) $(if $(PROFILE),--profile)
+
+$(PEERS)/installed: bench/peers.txt
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement bench/peers.txt
+	@touch $@
 
 s17: $(STAMP) ## run S17, a mark belongs to the attempt that earned it, for longer: make s17 REQUESTS=1000000 SEED=1
 	$(BIN)/python -m pytest $(S17) -k earned --s17-requests $(or $(REQUESTS),1000000) --s17-seed $(or $(SEED),1)
+
+crash: $(STAMP) ## kill daemons at named points and at random, and balance the books: make crash N=500 SEED=7
+	cd tests && $(abspath $(BIN))/python -m support.crash --rounds $(or $(N),40) --seed $(or $(SEED),7)
 
 migrations: $(STAMP) ## do the migrations lead to the tables of the code?
 	$(BIN)/python -m pytest --quiet tests/integration/test_migrations.py
@@ -58,4 +69,4 @@ wheel: $(STAMP) ## build dist/promptd-*.whl
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean: ## remove what make made
-	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PEERS) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -6,9 +6,19 @@ import time
 from pathlib import Path
 from statistics import median
 
+from bench.figures import Figure, in_ms
+
 ROUNDS = 15
 PROMPTD = str(Path(sys.executable).with_name("promptd"))
 COMMANDS = {"--help": [PROMPTD, "--help"], "import click": [sys.executable, "-c", "import click"]}
+
+
+def measure() -> list[Figure]:
+    """Run both in turn, so that a busy moment meets both; return the ratio of their medians."""
+    rounds = [{name: seconds(command) for name, command in COMMANDS.items()} for _ in range(ROUNDS)]
+    ours, theirs = (median(each[name] for each in rounds) for name in COMMANDS)
+    words = "promptd --help ÷ python -c 'import click'"
+    return [Figure("help", words, ours / theirs, "", in_ms(ours), in_ms(theirs), most=3)]
 
 
 def seconds(command: list[str]) -> float:
@@ -16,15 +26,3 @@ def seconds(command: list[str]) -> float:
     began = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - began
-
-
-def main() -> None:
-    """Run both in turn, so that a busy moment meets both; print the ratio of their medians."""
-    rounds = [{name: seconds(command) for name, command in COMMANDS.items()} for _ in range(ROUNDS)]
-    ours, theirs = (median(each[name] for each in rounds) for name in COMMANDS)
-    ratio = ours / theirs
-    print(f"--help {ours * 1000:.0f} ms, import click {theirs * 1000:.0f} ms: {ratio:.2f} times as long")
-
-
-if __name__ == "__main__":
-    main()

@@ -4,6 +4,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from bench.figures import Figure
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from support import crowd
@@ -16,8 +18,8 @@ RUNS = 1000
 TIMEOUT = 5
 
 
-def main() -> None:
-    """Measure once and print the distribution."""
+def measure() -> list[Figure]:
+    """Measure once; return the 99th percentile."""
     with tempfile.TemporaryDirectory() as directory, ThreadedLoopback() as provider:
         workplace = Workplace(Path(directory))
         provider.script(Endpoint.CHAT, Reply.text("never said").silent())
@@ -26,8 +28,6 @@ def main() -> None:
             runs = crowd.first_runs(workplace, RUNS)
             memory = crowd.peak_memory(daemon) / 1024 / 1024
         late = crowd.past_the_timeout(runs, TIMEOUT)
-    print(f"{len(late)} runs past their timeout: {crowd.distribution(late)}; {memory:.0f} MB at most")
-
-
-if __name__ == "__main__":
-    main()
+    words = f"runs past a timeout of {TIMEOUT} s, p99 of {len(late)} in flight"
+    here = f"{crowd.distribution(late)}; {memory:.0f} MB at most"
+    return [Figure("timeouts", words, late[round(0.99 * (len(late) - 1))] * 1000, " ms", here)]

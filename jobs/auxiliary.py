@@ -14,7 +14,6 @@ from jobs.errors import CompressionFailed, ErrorClass
 from jobs.providers.call import Call, ChainExhausted, Drill
 from jobs.providers.chain import Chain
 from jobs.providers.recovery import TOO_LONG
-from jobs.redaction import redacted
 from jobs.request import Completion, Request
 from jobs.run import ClaimedRun
 from jobs.secret import Redactor
@@ -145,7 +144,7 @@ class _Compression:
             if too_long and len(piece) > SHORTEST_PIECE:
                 return None
             raise CompressionFailed(str(exc)) from exc
-        text = await redacted(self._helper.redactor.own, _spoken(completion.text))
+        text = _spoken(completion.text)
         return f"{text} {_CUT}" if completion.truncated else text
 
     def afford(self, length: int) -> None:

@@ -21,10 +21,12 @@ from jobs.errors import CommandFailed
 from jobs.providers.registry import Registry, builtin_rows
 from jobs.redaction import redacted
 from jobs.secret import Redactor
+from jobs.text import without_nul
 
 LONGEST_COMPLAINT = 200
 _SHELL = ("/bin/sh", "-c")
 _ERRORS_KEPT = 4096
+_FAILED = 255  # what a command ends with that cannot decide; so says xargs(1), ssh(1) likewise
 _LAST_WORDS = 1.0  # seconds in which what a command leaves behind may still write, and in which it dies
 _WHERE_SYSTEMD_KEEPS_SECRETS = "CREDENTIALS_DIRECTORY"
 
@@ -82,6 +84,25 @@ class Commands:
         A secret of ours is taken out before the text says that it was cut, so that one that was cut goes too.
         """
         listener = _Listener(command.max_bytes)
+        code = await self._done(command, listener)
+        if code != 0:
+            raise CommandFailed(f"{_named(command)} {_ending(code)}{self._complaint(listener)}")
+        text = await redacted(self.redactor.own, _text(listener, command.max_bytes))
+        return f"{text}{_cut_note(listener, command.max_bytes)}"
+
+    async def code_of(self, command: Command) -> int:
+        """Return what a command ends with, 0 to 254; raises CommandFailed for 255, a signal, or no end.
+
+        What it prints is not kept. What it leaves running in its process group is ended.
+        """
+        listener = _Listener(0)
+        code = await self._done(command, listener)
+        if not 0 <= code < _FAILED:
+            raise CommandFailed(f"{_named(command)} {_ending(code)}{self._complaint(listener)}")
+        return code
+
+    async def _done(self, command: Command, listener: _Listener) -> int:
+        """Run a command to its end, and end what it has left behind; negative: the signal that ended it."""
         transport = await self._started(command, listener)
         try:
             await _ended(listener, command)
@@ -89,10 +110,7 @@ class Commands:
             await _swept(transport.get_pid(), listener)
             transport.close()
         code = transport.get_returncode()
-        if code != 0:
-            raise CommandFailed(f"{_named(command)} {_ending(code)}{self._complaint(listener)}")
-        text = await redacted(self.redactor.own, _text(listener, command.max_bytes))
-        return f"{text}{_cut_note(listener, command.max_bytes)}"
+        return -signal.SIGKILL if code is None else code
 
     async def _started(self, command: Command, listener: _Listener) -> asyncio.SubprocessTransport:
         words = (*_SHELL, *command.words) if command.shell else command.words
@@ -142,8 +160,8 @@ def _named(command: Command) -> str:
     return "the shell command" if command.shell else f"the command {command.words[0]!r}"
 
 
-def _ending(code: int | None) -> str:
-    if code is not None and code < 0:
+def _ending(code: int) -> str:
+    if code < 0:
         return f"was ended by signal {-code}"
     return f"ended with {code}"
 
@@ -151,7 +169,7 @@ def _ending(code: int | None) -> str:
 def _text(listener: _Listener, most: int) -> str:
     was_cut = listener.printed > most
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    return decoder.decode(bytes(listener.output), final=not was_cut).replace("\0", "�")
+    return without_nul(decoder.decode(bytes(listener.output), final=not was_cut))
 
 
 def _cut_note(listener: _Listener, most: int) -> str:

@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from jobs.errors import ErrorClass
 from jobs.request import Parameters
+from jobs.run import Concurrency
 from jobs.target import Target
 
 ASK = "ask"
@@ -28,6 +30,29 @@ class OnOverflow(StrEnum):
     COMPRESS = "compress"
     TRUNCATE = "truncate"
     FAIL = "fail"
+
+
+class OnCrash(StrEnum):
+    """What becomes of a run whose process has gone: its call may have been paid."""
+
+    ABANDON = "abandon"
+    RERUN = "rerun"
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Another try of a run whose whole chain has failed for one of the classes in `on`, `max` times at most.
+
+    The n-th further try waits for the n-th of `delays`, the last of them for every one after it.
+    """
+
+    max: int
+    delays: tuple[timedelta, ...]
+    on: frozenset[ErrorClass]
+
+    def delay(self, number: int) -> timedelta:
+        """Return how long the further try of this number waits, counted from 1."""
+        return self.delays[min(number, len(self.delays)) - 1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +81,8 @@ class Job:
     """One job as the files define it. `chain` is never empty; its first target is the primary.
 
     `compression` is there exactly where `on_overflow` is `compress`. Of the jobs in `context_from` the
-    newest outputs go into the prompt.
+    newest outputs go into the prompt; a success of one in `after` makes a run of this one. Where there is a
+    `prompt_file`, `prompt` is empty until a run reads it; `system_file` likewise.
     """
 
     name: str
@@ -77,6 +103,16 @@ class Job:
     title: Auxiliary | None = None
     repeat_safe: bool = False
     store_prompt: bool = True
+    prompt_file: Path | None = None
+    system_file: Path | None = None
+    condition: Command | None = None
+    after: tuple[str, ...] = ()
+    retry: Retry | None = None
+    concurrency: Concurrency = Concurrency.FORBID
+    on_crash: OnCrash = OnCrash.ABANDON
+    max_tokens_per_day: int | None = None
+    silent_when: str | None = None
+    pause_after_failures: int | None = None
 
     @property
     def targets(self) -> tuple[Target, ...]:

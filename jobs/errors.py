@@ -116,3 +116,7 @@ class AttributionRefused(PromptdError):
 
 class FenceLost(PromptdError):
     """A run is no longer ours to write: it has ended, or another try has begun."""
+
+
+class NotYet(PromptdError):
+    """A run cannot begin: an earlier run of its job has not ended, or its time has not come."""

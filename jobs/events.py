@@ -46,6 +46,16 @@ class RunFinished:
 
 
 @dataclass(frozen=True, slots=True)
+class RunRetries:
+    """A try of a run failed, and another one follows in so many seconds."""
+
+    run: ClaimedRun
+    not_before: datetime
+    seconds: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptSettled:
     """A request was answered, or failed; `error_class` is None on success, `latency` in seconds."""
 
@@ -115,6 +125,25 @@ class JobReleased:
 
 
 @dataclass(frozen=True, slots=True)
+class JobPaused:
+    """A job was paused by what became of its runs; somebody has to resume it."""
+
+    job: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecovered:
+    """The process that ran it is gone, and another has ended it.
+
+    It is abandoned, since its call may have been paid; or its answer was there already.
+    """
+
+    run: ClaimedRun
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
 class CredentialMarked:
     """A credential, model, group or endpoint was closed; `until` None: until somebody mends it."""
 
@@ -155,7 +184,7 @@ class GrantEnding:
 
 @dataclass(frozen=True, slots=True)
 class WriteFailed:
-    """The database refused a write; `kind` is `full`, `locked` or `other`."""
+    """The database refused a write; `kind` is `full`, `locked`, `readonly`, `unreachable` or `other`."""
 
     kind: str
     message: str
@@ -166,12 +195,15 @@ Event = (
     | RunDecided
     | RunStarted
     | RunFinished
+    | RunRetries
     | AttemptSettled
     | TargetPassedOver
     | FellBack
     | ChainWaits
     | JobHeld
     | JobReleased
+    | JobPaused
+    | RunRecovered
     | CredentialMarked
     | AttributionWasRefused
     | RefreshSettled

@@ -57,7 +57,7 @@ async def collect(job: Job, *, commands: Commands, store: Store, redactor: Redac
     }
     others = job.context_from if "context" in asked else ()
     own = (job.name,) if "last_output" in asked else ()
-    outputs = await store.read(newest_outputs, (*own, *others)) if own or others else {}
+    outputs = await store.insist_on_reading(newest_outputs, (*own, *others)) if own or others else {}
     shown = {name: await redacted(redactor.own, text) for name, text in outputs.items()}
     return Material(
         gathered=printed if "gathered" in asked else "",

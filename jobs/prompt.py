@@ -1,4 +1,4 @@
-"""Prompts: sandboxed Jinja2 templates in, the text that a model sees out."""
+"""Prompts: sandboxed Jinja2 templates in, the text that a model sees out; and expressions, yes or no out."""
 
 from collections.abc import Mapping, Sized
 from datetime import datetime
@@ -6,9 +6,10 @@ from functools import cache, lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from jinja2 import StrictUndefined, TemplateSyntaxError, meta
+from jinja2 import StrictUndefined, TemplateSyntaxError, meta, nodes
 from jinja2 import TemplateError as JinjaError
 from jinja2.exceptions import SecurityError
+from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -16,6 +17,7 @@ from jobs.errors import TemplateError
 from jobs.text import well_formed
 
 NAMES = frozenset({"job", "scheduled_for", "now", "gathered", "context", "last_output", "vars"})
+NAMES_OF_AN_ANSWER = frozenset({"output", "last_output"})
 LONGEST_PROMPT = 2_000_000
 _LARGEST_POWER = 64
 _FAULTS = (
@@ -65,16 +67,68 @@ def check_template(text: str) -> None:
         environment.compile(tree)
     except TemplateSyntaxError as exc:
         raise TemplateError(f"line {exc.lineno}: {exc.message}") from exc
-    unknown = sorted(meta.find_undeclared_variables(tree) - NAMES - set(environment.globals))
+    _require_known(tree, environment, NAMES, "prompts have")
+
+
+def check_expression(text: str) -> None:
+    """Raise TemplateError when `text` is no expression over `output` and `last_output`."""
+    environment = _environment(ZoneInfo("UTC"))
+    try:
+        tree = _tree_of(text, environment)
+        environment.compile(tree)
+    except TemplateSyntaxError as exc:
+        raise TemplateError(f"{exc.message}") from exc
+    except _FAULTS as exc:
+        raise TemplateError("it is too large or too deep; make it simpler") from exc
+    _require_known(tree, environment, NAMES_OF_AN_ANSWER, "expressions have")
+
+
+def holds(text: str, names: Mapping[str, Any]) -> bool:
+    """Say whether an expression is true of these names. CPU-bound: call it off the loop; TemplateError."""
+    environment = _environment(ZoneInfo("UTC"))
+    try:
+        template = environment.from_string(_tree_of(text, environment))
+        return bool(getattr(template.make_module(dict(names)), _RESULT))
+    except SecurityError as exc:
+        raise TemplateError(well_formed(f"not allowed in an expression: {exc}")) from exc
+    except _FAULTS as exc:
+        raise TemplateError(well_formed(f"{type(exc).__name__}: {exc}")) from exc
+
+
+_RESULT = "result"
+
+
+def _tree_of(text: str, environment: _Environment) -> nodes.Template:
+    """Return a template that gives an expression's value a name; raises TemplateSyntaxError."""
+    parser = Parser(environment, text, state="variable")
+    expression = parser.parse_expression()
+    if not parser.stream.eos:
+        raise TemplateSyntaxError("it goes on after its end", parser.stream.current.lineno)
+    named = nodes.Assign(nodes.Name(_RESULT, "store"), expression, lineno=1)
+    tree = nodes.Template([named], lineno=1)
+    tree.set_environment(environment)
+    return tree
+
+
+def _require_known(
+    tree: nodes.Template, environment: _Environment, known: frozenset[str], whose: str
+) -> None:
+    unknown = sorted(meta.find_undeclared_variables(tree) - known - set(environment.globals))
     if unknown:
         raise TemplateError(
-            f"{unknown[0]!r} is not a name that prompts have; there are {', '.join(sorted(NAMES))}"
+            f"{unknown[0]!r} is not a name that {whose}; there are {', '.join(sorted(known))}"
         )
 
 
 def asks_for(name: str, *templates: str | None) -> bool:
     """Say whether one of these templates uses a name."""
     return any(name in text and name in _names_in(text) for text in templates if text)
+
+
+def expression_asks_for(name: str, text: str) -> bool:
+    """Say whether an expression that was checked uses a name."""
+    environment = _environment(ZoneInfo("UTC"))
+    return name in meta.find_undeclared_variables(_tree_of(text, environment))
 
 
 @lru_cache(maxsize=1024)

@@ -25,8 +25,19 @@ class RunState(StrEnum):
     ABANDONED = "abandoned"
 
 
+class Concurrency(StrEnum):
+    """What becomes of an instant that falls due while a run of its job has not ended."""
+
+    FORBID = "forbid"
+    ALLOW = "allow"
+    QUEUE = "queue"
+    REPLACE = "replace"
+
+
 OPEN_STATES = (RunState.QUEUED, RunState.RUNNING)
 FINAL_STATES = tuple(state for state in RunState if state not in OPEN_STATES)
+FAILED_STATES = (RunState.FAILED, RunState.TIMED_OUT, RunState.ABANDONED)
+"""The ends that count as failures in a row."""
 
 
 class Trigger(StrEnum):
@@ -42,11 +53,16 @@ class Trigger(StrEnum):
 
 
 SCHEDULED_TRIGGERS = (Trigger.SCHEDULE, Trigger.CATCH_UP)
+COUNTING_TRIGGERS = (*SCHEDULED_TRIGGERS, Trigger.AFTER)
+"""Whose runs count towards `max_runs` and the failures in a row."""
+
+BY_HAND = (Trigger.MANUAL, Trigger.ASK, Trigger.DRILL)
 
 
 class Reason(StrEnum):
     """Why a run ended as it did, where no error class says it."""
 
+    CONDITION = "condition"
     GATHER = "gather"
     TEMPLATE = "template"
     COMPRESSION = "compression"
@@ -55,13 +71,16 @@ class Reason(StrEnum):
     INTERNAL = "internal"
     OPERATOR = "operator"
     SHUTDOWN = "shutdown"
+    REPLACED = "replaced"
     OVERLAP = "overlap"
     PAUSED = "paused"
     HELD = "held"
+    BUDGET = "budget"
     LATE = "late"
     COALESCED = "coalesced"
     WINDOW = "window"
     CATCH_UP_NONE = "catch_up_none"
+    CATCH_UP_CAP = "catch_up_cap"
     PROCESS_GONE = "process_gone"
 
 
@@ -69,7 +88,9 @@ class Reason(StrEnum):
 class ClaimedRun:
     """A run that is ours to do. `tries` is the number of this try: the fence of every write to its row.
 
-    `probe`: its job is held, and it asks nevertheless what is closed for a time.
+    `started_at` is when its first try began, None before that; `not_before` is when its next try may begin.
+    `behind`: it begins when every earlier run of its job has ended. `probe`: its job is held, and it asks
+    nevertheless what is closed for a time.
     """
 
     id: int
@@ -78,6 +99,10 @@ class ClaimedRun:
     trigger: Trigger
     tries: int = 0
     vars: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    parent_id: int | None = None
+    started_at: datetime | None = None
+    not_before: datetime | None = None
+    behind: bool = False
     probe: bool = False
 
 
@@ -90,6 +115,18 @@ class Served:
     credential: str
 
 
+@dataclass(frozen=True, slots=True)
+class PaidAnswer:
+    """What a model has answered to the try `tries` of a run, before anybody has judged it."""
+
+    run_id: int
+    tries: int
+    output: str
+    truncated: bool
+    served: Served
+    fallback: bool
+
+
 HOLD_MARGIN = timedelta(seconds=60)
 
 
@@ -100,6 +137,39 @@ class Hold:
     opens_at: datetime
     closed: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How many tokens a job's runs may use from `since` on: the beginning of its day."""
+
+    tokens: int
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What bounds the runs of one job: beside each other, in number, and in tokens."""
+
+    concurrency: Concurrency = Concurrency.FORBID
+    max_runs: int | None = None
+    budget: Budget | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Follower:
+    """A job that is due when another has succeeded."""
+
+    job: str
+    bounds: Bounds = Bounds()
+
+
+@dataclass(frozen=True, slots=True)
+class Consequences:
+    """What a run's end brings about, besides itself, in the same transaction."""
+
+    followers: tuple[Follower, ...] = ()
+    pause_after_failures: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +188,8 @@ class Outcome:
     usage: Usage = Usage()
     hold: Hold | None = None
     title: str | None = None
+    silent: bool = False
+    not_before: datetime | None = None
 
     @classmethod
     def succeeded(
@@ -170,6 +242,27 @@ class Outcome:
     def timed_out(cls, message: str) -> Self:
         """The deadline came first."""
         return cls(RunState.TIMED_OUT, reason="timeout", error_class=ErrorClass.TIMEOUT, message=message)
+
+    @classmethod
+    def again(cls, reason: ErrorClass, message: str, *, not_before: datetime) -> Self:
+        """This try has failed, and another one follows: the run waits for it."""
+        return cls(
+            RunState.QUEUED,
+            reason=str(reason),
+            error_class=reason,
+            message=message,
+            not_before=not_before,
+        )
+
+    @classmethod
+    def skipped(cls, reason: Reason = Reason.CONDITION) -> Self:
+        """No model was asked: the job's own condition said no, or its tokens of the day are used up."""
+        return cls(RunState.SKIPPED, reason=str(reason))
+
+    @classmethod
+    def abandoned(cls) -> Self:
+        """The process that did it is gone: its call may have been paid."""
+        return cls(RunState.ABANDONED, reason=str(Reason.PROCESS_GONE))
 
     @classmethod
     def cancelled(cls, reason: Reason) -> Self:

@@ -14,3 +14,8 @@ def well_formed(text: str) -> str:
 def is_well_formed(text: str) -> bool:
     """Say whether `text` can be encoded as it is."""
     return text.isascii() or text == well_formed(text)
+
+
+def without_nul(text: str) -> str:
+    """Return `text` with U+FFFD for every NUL: PostgreSQL has none, and SQLite measures a text up to it."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")

@@ -2,16 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError
 
 from jobs import clock
 from jobs.commands import Commands, without_secrets
-from jobs.errors import ConfigError, Fault, SecretUnreadable
+from jobs.errors import ConfigError, Fault, SecretUnreadable, Unavailable
 from jobs.events import Events, WriteFailed
 from jobs.providers.chain import Chain
 from jobs.providers.client import Client
@@ -21,12 +21,12 @@ from jobs.providers.rules import Rules
 from jobs.providers.secrets import Keyring, SecretReader, make_secret_key
 from jobs.providers.services import Services
 from jobs.providers.vault import Vault
-from jobs.runner import Workshop
 from jobs.secret import Redactor, secrets_in_headers
 from jobs.store import instances, revision
 from jobs.store.engine import kind_of, open_engine
 from jobs.store.revision import revision_of
 from jobs.store.store import Store
+from jobs.workshop import Workshop
 from scheduler import __version__
 from scheduler.config.settings import Settings
 
@@ -51,12 +51,9 @@ def open_vault(settings: Settings, environ: Mapping[str, str], redactor: Redacto
     for provider in settings.registry:
         redactor.learn(secrets_in_headers(provider.headers))
     try:
-        if len(settings.secret_keys) == 1 and settings.secret_keys[0].scheme == "file":
-            own = Path(settings.secret_keys[0].name)
-            if own.parent == settings.state_dir:
-                make_secret_key(own)
+        _make_own_key(settings)
         keyring = Keyring([reader.read(reference) for reference in settings.secret_keys])
-    except (SecretUnreadable, OSError) as exc:
+    except SecretUnreadable as exc:
         raise ConfigError(
             [
                 Fault(
@@ -72,6 +69,21 @@ def open_vault(settings: Settings, environ: Mapping[str, str], redactor: Redacto
     return Vault(reader, keyring)
 
 
+def _make_own_key(settings: Settings) -> None:
+    """Write the key that nobody has to name; raises Unavailable where the state directory takes no file."""
+    if len(settings.secret_keys) != 1 or settings.secret_keys[0].scheme != "file":
+        return
+    own = Path(settings.secret_keys[0].name)
+    if own.parent != settings.state_dir:
+        return
+    try:
+        make_secret_key(own)
+    except OSError as exc:
+        raise Unavailable(
+            f"cannot write {own}: {exc.strerror}; check state_dir, its owner, and the room on its disk"
+        ) from exc
+
+
 def rules_of(settings: Settings) -> Rules:
     """Return the error rules: the built-in ones, the users' own before them."""
     rules = Rules.load_builtin()
@@ -82,25 +94,38 @@ def rules_of(settings: Settings) -> Rules:
 
 
 def ensure_database(settings: Settings) -> None:
-    """Make the tables of an empty database; leave any other as it is. Alembic is loaded only then."""
-    engine = open_engine(settings.database, writes=False)
+    """Make the tables of an empty database; leave any other as it is."""
+    if _found(settings.database) is None:
+        up_to_date(settings.database)
+
+
+def up_to_date(database: str) -> Path | None:
+    """Bring a database to this program's revision; return the backup that was made, None where none was.
+
+    Alembic, which takes 11 MB, is loaded only where there is something to do.
+    """
+    if _found(database) == revision.REVISION:
+        return None
+    from jobs.store import migrate  # noqa: PLC0415
+
+    return migrate.upgrade(database, now=clock.utcnow())
+
+
+def _found(database: str) -> str | None:
+    engine = open_engine(database, writes=False)
     try:
         with engine.connect() as connection:
-            found = revision_of(connection)
+            return revision_of(connection)
     finally:
         engine.dispose()
-    if found is None:
-        from jobs.store import migrate  # noqa: PLC0415 - Alembic is heavy and rarely needed
-
-        migrate.upgrade(settings.database, now=clock.utcnow())
 
 
 async def _say_stopped(store: Store, instance: int) -> None:
     """Note the end of this process; where that cannot be written, its absence says it later."""
     try:
         await store.write(instances.stop, instance, now=clock.utcnow())
-    except DBAPIError as exc:
-        logger.warning("the end of this process could not be written: %s", exc.orig)
+    except (DBAPIError, Unavailable) as exc:
+        logger.warning("the end of this process could not be written: %s", getattr(exc, "orig", exc))
 
 
 async def keep_beating(app: "App") -> None:
@@ -108,6 +133,24 @@ async def keep_beating(app: "App") -> None:
     while True:
         await asyncio.sleep(instances.HEARTBEAT_EVERY.total_seconds())
         await app.store.insist(instances.beat, app.workshop.instance_id, now=clock.utcnow())
+
+
+def _joined(settings: Settings, services: Services, instance: int, environ: Mapping[str, str]) -> App:
+    redactor = services.redactor
+    commands = Commands(without_secrets(environ, settings.registry, settings.secret_keys), redactor)
+    workshop = Workshop(services.store, Chain(services), services.events, redactor, commands, instance)
+    return App(settings, services.store, services, workshop, services.events, redactor)
+
+
+async def reconfigured(app: App, settings: Settings, environ: Mapping[str, str]) -> App:
+    """Return the parts as another configuration wants them; database, connections and gates stay.
+
+    Runs that have begun go on with what they began with. Raises ConfigError as `open_app` does.
+    """
+    vault = open_vault(settings, environ, app.redactor)
+    await app.store.read(vault.learn_all, settings.registry)
+    services = replace(app.services, registry=settings.registry, rules=rules_of(settings), vault=vault)
+    return _joined(settings, services, app.workshop.instance_id, environ)
 
 
 @asynccontextmanager
@@ -118,10 +161,11 @@ async def open_app(
     kind: str,
     redactor: Redactor,
     events: Events | None = None,
+    make_store: Callable[..., Store] = Store,
 ) -> AsyncIterator[App]:
     """Open everything that running prompts needs, and close it in the reverse order.
 
-    `kind` is `daemon` or `command`. The database must be at this program's revision.
+    `kind` is `daemon` or `command`. The database must be at this program's revision; `make_store` opens it.
     """
     events = events or Events()
     vault = open_vault(settings, environ, redactor)
@@ -129,7 +173,7 @@ async def open_app(
     def trouble(error: DBAPIError) -> None:
         events.emit(WriteFailed(kind_of(error), str(error.orig)))
 
-    store = Store(settings.database, on_trouble=trouble)
+    store = make_store(settings.database, on_trouble=trouble)
     try:
         await store.read(revision.require)
         await store.read(vault.learn_all, settings.registry)
@@ -147,10 +191,8 @@ async def open_app(
             events=events,
             redactor=redactor,
         )
-        commands = Commands(without_secrets(environ, settings.registry, settings.secret_keys), redactor)
-        workshop = Workshop(store, Chain(services), events, redactor, commands, instance)
         try:
-            yield App(settings, store, services, workshop, events, redactor)
+            yield _joined(settings, services, instance, environ)
         finally:
             await refresher.close()
             await client.close()

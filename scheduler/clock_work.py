@@ -1,5 +1,6 @@
 """Waking up: one APScheduler entry that stands for the next due instant of all jobs."""
 
+import asyncio
 import heapq
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -8,8 +9,10 @@ from datetime import UTC, datetime, timedelta
 from apscheduler.jobstores.memory import MemoryJobStore
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.base import BaseTrigger
+from sqlalchemy.exc import DBAPIError
 
 from jobs import clock
+from jobs.errors import Unavailable
 
 LONGEST_WAIT = timedelta(seconds=10)
 RETRY_AFTER = timedelta(seconds=5)
@@ -50,6 +53,7 @@ class ClockWork:
         self._scheduler: AsyncIOScheduler | None = None
         self._expected_at = clock.monotonic()
         self._awake = False
+        self._looking: asyncio.Task[None] | None = None
         self.beat_at = clock.utcnow()
 
     def start(self, instants: Mapping[str, datetime | None]) -> None:
@@ -84,6 +88,14 @@ class ClockWork:
         """Return the instant that each scheduled job waits for."""
         return dict(self._instants)
 
+    def renew(self) -> None:
+        """Look at every job, by the clock as it stands now: a step of it must not be slept through."""
+        self._heap.clear()
+        self._expect(dict.fromkeys(self._instants, clock.utcnow()))
+        if self._scheduler is not None and not self._awake:
+            self.stop()
+            self._begin()
+
     def hasten(self, names: Iterable[str]) -> None:
         """Look at these jobs as soon as possible; what they wait for is asked anew then."""
         wanted = dict.fromkeys(names, clock.utcnow())
@@ -113,7 +125,12 @@ class ClockWork:
         self._expected_at = clock.monotonic() + (self._next_wake(now) - now).total_seconds()
 
     async def _wake(self) -> None:
-        self._awake = True
+        """Begin to look in a task of our own: APScheduler cancels what it runs as it is shut down."""
+        if not self._awake:  # a look may take longer than the longest wait: it re-arms when it is done
+            self._awake = True
+            self._looking = asyncio.create_task(self._look_at_due(), name="look")
+
+    async def _look_at_due(self) -> None:
         try:
             self.beat_at = now = clock.utcnow()
             due = self._due(now)
@@ -126,10 +143,14 @@ class ClockWork:
     async def _look_safely(self, due: list[str]) -> Mapping[str, datetime | None]:
         try:
             return await self._look(due)
+        except (DBAPIError, Unavailable) as exc:
+            said = getattr(exc, "orig", None) or exc
+            logger.warning(
+                "what is due cannot be written down: %s; it is looked at again in %s", said, RETRY_AFTER
+            )
         except Exception:  # nothing was decided, so nothing is lost: the same jobs are looked at again
             logger.exception("planning failed; it is tried again in %s", RETRY_AFTER)
-            again = clock.utcnow() + RETRY_AFTER
-            return dict.fromkeys(due, again)
+        return dict.fromkeys(due, clock.utcnow() + RETRY_AFTER)
 
     def _rearm(self) -> None:
         if self._scheduler is None:
@@ -139,12 +160,12 @@ class ClockWork:
         self._scheduler.modify_job(_ENTRY, next_run_time=self._next_wake(now))
 
     def _due(self, now: datetime) -> list[str]:
-        names = []
+        names: dict[str, None] = {}
         while self._heap and self._heap[0][0] <= now:
             instant, name = heapq.heappop(self._heap)
             if self._instants.get(name) == instant:
-                names.append(name)
-        return names
+                names[name] = None
+        return list(names)
 
     def _expect(self, instants: Mapping[str, datetime | None]) -> None:
         for name, instant in instants.items():

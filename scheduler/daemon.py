@@ -1,263 +1,290 @@
-"""The daemon: plans, claims, runs, serves, and stops in order."""
+"""The daemon: plans, claims, runs, serves, reloads, and stops in order."""
 
 import asyncio
 import logging
 import signal
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from datetime import datetime
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
-from sqlalchemy.exc import DBAPIError
-
 from jobs import clock
-from jobs.errors import FenceLost
-from jobs.events import Events, RunClaimed, RunDecided, WriteFailed
+from jobs.errors import ConfigError, FenceLost, NotYet
+from jobs.events import Events, RunClaimed, RunDecided
 from jobs.providers.early_refresh import EarlyRefresh
-from jobs.run import ClaimedRun, Reason, RunState
+from jobs.run import ClaimedRun, Reason
 from jobs.runner import run_job
 from jobs.secret import Redactor
-from jobs.store import instances, runs
 from jobs.store import jobs as job_verbs
-from jobs.store.engine import kind_of
-from jobs.store.holds import HeldJob
-from jobs.store.jobs import JobState
-from jobs.store.runs import NewRun
+from jobs.store import runs
+from jobs.store.runs import Ended
+from jobs.store.store import Store
 from scheduler import __version__
-from scheduler.app import App, open_app
+from scheduler.app import App, open_app, reconfigured
 from scheduler.clock_work import ClockWork
-from scheduler.config.settings import CatchUp, ScheduledJob, Settings
-from scheduler.holds import Holds, probes_of
+from scheduler.config.settings import Settings
+from scheduler.control import Control
 from scheduler.http_server import HttpServer
+from scheduler.later import Later
 from scheduler.logs import hear
 from scheduler.metrics import Metrics
-from scheduler.planner import Plan, Policy, plan
+from scheduler.planning import Planning, key_of
+from scheduler.reload import Reloaded, applicable, difference, read_again
 from scheduler.sd_notify import Notifier
 from scheduler.state import keyless_providers, read_snapshot
+from scheduler.steering import Steering
+from scheduler.upkeep import Upkeep
 from scheduler.worker_pool import WorkerPool
 
-SUPERVISE_EVERY = 1.0
-LOOP_STALL = 0.25
-WRITER_STALE_AFTER = 30.0
-JOBS_A_BREATH = 500
 logger = logging.getLogger(__name__)
 
 
 class Daemon:
     """One running daemon. `run()` returns when it has stopped."""
 
-    def __init__(self, app: App, notifier: Notifier, metrics: Metrics) -> None:
-        self._app, self._notifier, self._metrics = app, notifier, metrics
-        settings = app.settings
-        self._jobs = {name: job for name, job in settings.jobs.items() if job.enabled and job.schedule}
-        self._states: dict[str, JobState] = {}
-        self._watched_since = clock.utcnow()
-        self._clock_work = ClockWork(self._look)
-        self._holds = Holds(app, due=self._jobs)
-        self._early_refresh = EarlyRefresh(app.services, settings.targets())
-        self._workers = WorkerPool(self._work, limit=settings.limits.max_concurrent_runs)
-        self._stopping = asyncio.Event()
+    def __init__(self, app: App, notifier: Notifier, metrics: Metrics, *, environ: Mapping[str, str]) -> None:
+        self.app, self.environ = app, environ
+        self._notifier, self._metrics = notifier, metrics
+        self.workers = WorkerPool(self._work, limit=app.settings.limits.max_concurrent_runs)
+        self.later = Later(self.workers.submit)
+        self._planning = Planning(app, self.workers, self._give_way, watched_since=clock.utcnow())
+        self._clock_work = ClockWork(self._planning.look)
+        self._upkeep = Upkeep(
+            app,
+            self._planning,
+            self._clock_work,
+            self.workers,
+            self.later,
+            metrics=metrics,
+            alive=notifier.watchdog,
+            reload=self.begin_reload,
+            go_on=self._go_on_from,
+            say=self._say,
+        )
+        self._early: asyncio.Task[None] | None = None
+        self._asked_to_stop = asyncio.Event()
+        self._asked_again = asyncio.Event()
+        self._reloading = asyncio.Lock()
+        self._reloads: set[asyncio.Task[Reloaded]] = set()
         self._planned = False
         self._http = self._make_http()
+        self._control = Control(app.settings.state_dir, verbs=Steering(self), environ=environ)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it drains: nothing new is begun."""
+        return self._asked_to_stop.is_set()
 
     async def run(self) -> None:
         """Start, serve until `stop()`, drain."""
         self._watch_signals()
         if self._http is not None:
             await self._http.start()
-        supervisor = asyncio.create_task(self._supervise(), name="supervisor")
-        early = asyncio.create_task(self._early_refresh.watch(), name="early refresh")
-        early.add_done_callback(_tell_if_broken)
+        upkeep = asyncio.create_task(self._upkeep.watch(self._is_on), name="upkeep")
         try:
             await self._begin()
-            asked = asyncio.create_task(self._stopping.wait(), name="stop")
-            await asyncio.wait((asked, supervisor), return_when=asyncio.FIRST_COMPLETED)
-            if supervisor.done():
-                supervisor.result()  # a daemon that nobody watches over does not go on
+            asked = asyncio.create_task(self._asked_to_stop.wait(), name="stop")
+            await asyncio.wait((asked, upkeep), return_when=asyncio.FIRST_COMPLETED)
+            if upkeep.done():
+                upkeep.result()  # a daemon that nobody looks after does not go on
         finally:
-            early.cancel()
             await self._end()
-            supervisor.cancel()
+            upkeep.cancel()
 
     def stop(self) -> None:
         """Begin to drain; a second call cancels what still runs."""
-        if self._stopping.is_set():
+        if self.stopping:
             logger.warning("stopping now: running work is cancelled")
-            self._workers.cancel_all()
-        self._stopping.set()
+            self.workers.cancel_all()
+            self._asked_again.set()
+        self._asked_to_stop.set()
+
+    async def reload(self) -> Reloaded:
+        """Read the configuration again and apply it job by job; one that has faults changes nothing."""
+        async with self._reloading:
+            self._notifier.reloading(monotonic_usec=int(clock.monotonic() * 1_000_000))
+            try:
+                done = await self._reload()
+            except ConfigError as exc:
+                done = Reloaded(faults=exc.faults)
+                for fault in exc.faults:
+                    logger.error("not reloaded: %s", fault)
+            finally:
+                self._notifier.ready(f"{len(self._planning.names)} jobs scheduled")
+            self._metrics.reloaded(ok=done.ok, at=clock.utcnow())
+            if done.ok:
+                logger.info("reloaded: %s", done)
+            return done
+
+    async def _reload(self) -> Reloaded:
+        old = self.app.settings
+        new, waits = applicable(old, await read_again(old.source, self.environ, now=clock.utcnow()))
+        app = await reconfigured(self.app, new, self.environ)
+        async with self._planning.lock:
+            await self._planning.look_unlocked(self._planning.names)  # what is due is decided as it was
+            await self._take(app)
+            self._clock_work.start(await self._planning.look_unlocked(self._planning.names))
+        for warning in new.warnings:
+            logger.warning("%s", warning)
+        return difference(old, new, waits)
+
+    async def _take(self, app: App) -> None:
+        """Work with this configuration from now on."""
+        timetables = {name: key_of(job) for name, job in app.settings.jobs.items()}
+        states = await app.store.write(job_verbs.see, timetables, now=clock.utcnow())
+        self._planning.take(app, states)
+        self.app = app
+        self._upkeep.take(app)
+        self.workers.limit(app.settings.limits.max_concurrent_runs)
+        self._metrics.know(app.settings.jobs, providers_of(app.settings))
+        logging.getLogger().setLevel(app.settings.log_level.upper())
+        self._keep_logins_fresh()
+
+    def _keep_logins_fresh(self) -> None:
+        if self._early is not None:
+            self._early.cancel()
+        watch = EarlyRefresh(self.app.services, self.app.settings.targets()).watch()
+        self._early = asyncio.create_task(watch, name="early refresh")
+        self._early.add_done_callback(_tell_if_broken)
 
     async def _begin(self) -> None:
-        store, now = self._app.store, clock.utcnow()
-        keys = {name: _key_of(job) for name, job in self._app.settings.jobs.items()}
-        self._states = await store.write(job_verbs.see, keys, now=now)
-        left = await store.write(runs.recover, instance_id=self._app.workshop.instance_id, now=now)
-        self._workers.recover(left)
-        keyless = await store.read(keyless_providers, self._app.settings, self._app.services.vault, now=now)
+        store = self.app.store
+        self._planning.watch_from(clock.utcnow())
+        await self._take(self.app)
+        await self._upkeep.recover()
+        keyless = await store.read(
+            keyless_providers, self.app.settings, self.app.services.vault, now=clock.utcnow()
+        )
         for why in keyless:
             logger.warning("%s", why)
-        self._watched_since = clock.utcnow()
-        self._clock_work.start(await self._look(list(self._jobs)))
+        self._clock_work.start(await self._planning.look(self._planning.names))
+        await self._control.start()
         self._planned = True
-        self._notifier.ready(f"{len(self._jobs)} jobs scheduled")
+        number = len(self._planning.names)
+        self._notifier.ready(f"{number} jobs scheduled")
         where = f", figures on port {self._http.port}" if self._http else ""
-        logger.info("ready: %d jobs scheduled%s", len(self._jobs), where)
+        logger.info("ready: %d jobs scheduled%s", number, where)
 
     async def _end(self) -> None:
         self._notifier.stopping()
+        if self._early is not None:
+            self._early.cancel()
+        for task in tuple(self._reloads):
+            task.cancel()
         self._clock_work.stop()
-        cancelled = await self._workers.drain(self._app.settings.limits.drain_timeout)
+        until = clock.monotonic() + self.app.settings.limits.drain_timeout.total_seconds()
+        cancelled = await self.workers.drain(self.app.settings.limits.drain_timeout)
         if cancelled:
             logger.warning("%d runs did not end within the drain time and were cancelled", cancelled)
+        await self._drain_commands(max(0.0, until - clock.monotonic()))
+        await self._control.stop()
         if self._http is not None:
             await self._http.stop()
         logger.info("stopped")
 
-    async def _look(self, names: list[str]) -> Mapping[str, datetime | None]:
-        """Plan the named jobs, claim what is due in one transaction, hand it to the workers."""
-        now = clock.utcnow()
-        held = await self._holds.judged()
-        probing = probes_of(held.standing, names, now=now)
-        plans: dict[str, Plan] = {}
-        for number, name in enumerate(names):
-            if number % JOBS_A_BREATH == JOBS_A_BREATH - 1:
-                await asyncio.sleep(0)
-            plans[name] = self._plan(name, held=name in held.standing, probes=name in probing)
-        new = [run for name, made in plans.items() for run in _rows_of(name, made)]
-        if new:
-            await self._claim(new, plans, probing)
-        begun = {run.job for run in new if run.state is RunState.QUEUED}
-        over = [held.over[name] for name in names if name in held.over]
-        self._workers.submit(await self._holds.release(over, busy=begun))
-        for name, made in plans.items():
-            if made.decisions:
-                self._states[name] = _with_cursor(self._states[name], made.cursor)
-        return {name: made.next_instant for name, made in plans.items()}
-
-    def _plan(self, name: str, *, held: bool, probes: bool) -> Plan:
-        job, state = self._jobs[name], self._states[name]
-        assert job.schedule is not None
-        return plan(
-            job.schedule.anchored(state.first_seen_at),
-            cursor=state.cursor or state.first_seen_at,
-            now=clock.utcnow(),
-            watched_since=self._watched_since,
-            policy=Policy(
-                job.misfire_grace_time,
-                job.catch_up is CatchUp.LATEST,
-                paused=state.paused_at is not None,
-                held=held,
-                probes=probes,
-            ),
+    async def _drain_commands(self, seconds: float) -> None:
+        """Let commands end that are carried out here, unless somebody wants the end now."""
+        both = (
+            asyncio.create_task(self._control.drain(seconds), name="drain commands"),
+            asyncio.create_task(self._asked_again.wait(), name="stop now"),
         )
-
-    async def _claim(
-        self, new: list[NewRun], plans: Mapping[str, Plan], probing: Mapping[str, HeldJob]
-    ) -> None:
-        now = clock.utcnow()
-        claimed = await self._app.store.write(
-            runs.claim,
-            new,
-            cursors=[(name, made.cursor) for name, made in plans.items() if made.decisions],
-            instance_id=self._app.workshop.instance_id,
-            now=now,
-        )
-        probes = [
-            run for run in claimed.ours if run.job in probing and await self._holds.probe(probing[run.job])
-        ]
-        self._workers.submit([replace(run, probe=run in probes) for run in claimed.ours])
-        for run in claimed.ours:
-            self._app.events.emit(RunClaimed(run, (now - run.scheduled_for).total_seconds()))
-        for row in claimed.final:
-            self._app.events.emit(
-                RunDecided(row.job, row.scheduled_for, row.state, row.reason or "", row.span_count)
-            )
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        for task in both:
+            task.cancel()
 
     async def _work(self, run: ClaimedRun) -> None:
-        job = self._app.settings.jobs.get(run.job)
+        job = self.app.settings.jobs.get(run.job)
         if job is None:
-            await self._app.store.write(runs.cancel_queued, run.id, Reason.OPERATOR, now=clock.utcnow())
+            await self.app.store.write(runs.cancel_queued, run.id, Reason.OPERATOR, now=clock.utcnow())
             return
+        rest = partial(self.workers.resting, run.id)
+        consequences = self._upkeep.aftermath.consequences_of(run.job)
         try:
-            rest = partial(self._workers.resting, run.id)
-            await run_job(run, job.job, self._app.workshop, zone=job.timezone, rest=rest)
+            done = await run_job(
+                run, job.job, self.app.workshop, zone=job.timezone, rest=rest, consequences=consequences
+            )
+        except NotYet:
+            self.later.park(run)
         except FenceLost as exc:
             logger.warning("%s", exc)
+        else:
+            if done.again is not None:
+                self.later.put([done.again])
+            self._go_on_from(done.ended)
+        finally:
+            self.later.ended(run.job)
 
-    async def _supervise(self) -> None:
-        """Keep the scheduling loop alive, beat for other processes, and notice a loop that stalls."""
-        instance = self._app.workshop.instance_id
-        beat_at = clock.monotonic()
-        while True:
-            before = clock.monotonic()
-            await asyncio.sleep(SUPERVISE_EVERY)
-            stall = clock.monotonic() - before - SUPERVISE_EVERY
-            if stall > LOOP_STALL:
-                logger.warning("the loop stood still for %.0f ms", stall * 1000)
-            if not self._planned or self._stopping.is_set():
-                continue
-            self._clock_work.mend()
-            if clock.monotonic() - beat_at >= instances.HEARTBEAT_EVERY.total_seconds():
-                beat_at = clock.monotonic()
-                await self._beat(instance)
+    def _go_on_from(self, ended: Ended) -> None:
+        """Take up what a run's end has brought about."""
+        self._give_way(ended.replaced)
+        now = clock.utcnow()
+        for run in ended.followers:
+            self.app.events.emit(RunClaimed(run, (now - run.scheduled_for).total_seconds()))
+        for row in ended.decided:
+            self.app.events.emit(
+                RunDecided(row.job, row.scheduled_for, row.state, row.reason or "", row.span_count)
+            )
+        self.later.put(ended.followers)
 
-    async def _beat(self, instance: int) -> None:
-        try:
-            await self._app.store.write(instances.beat, instance, now=clock.utcnow())
-            await self._let_go()
-            left = await self._app.store.write(runs.recover, instance_id=instance, now=clock.utcnow())
-        except DBAPIError as exc:
-            self._app.events.emit(WriteFailed(kind_of(exc), type(exc).__name__))
-            logger.error("the heartbeat could not be written: %s", exc.orig)
-            return
-        self._metrics.observe_write(self._app.store.last_group_seconds)
-        self._workers.recover(left)
-        if all(self._healthy().values()):
-            self._notifier.watchdog()
+    def _give_way(self, run_ids: Iterable[int]) -> None:
+        """End runs that newer ones replace; those of other processes are asked through the ledger."""
+        for run_id in run_ids:
+            self.workers.cancel(run_id, Reason.REPLACED)
 
-    async def _let_go(self) -> None:
-        """Look at the jobs whose hold is over; one that is not scheduled is just held no more."""
-        over = (await self._holds.judged()).over
-        self._clock_work.hasten(name for name in over if name in self._jobs)
-        await self._holds.release(each for name, each in over.items() if name not in self._jobs)
+    async def look_at(self, names: Sequence[str]) -> None:
+        """Look at these jobs now: something about them has changed."""
+        self._clock_work.hasten(name for name in names if name in self._planning.names)
 
-    def _healthy(self) -> dict[str, bool]:
-        writer_age = clock.monotonic() - self._app.store.fresh_at
-        return {"scheduling": self._clock_work.fresh, "writer": writer_age < WRITER_STALE_AFTER}
+    def _is_on(self) -> bool:
+        return self._planned and not self.stopping
 
     def _ready(self) -> dict[str, bool]:
-        return {"planned": self._planned, "not_draining": not self._stopping.is_set()}
+        writing = self.app.store.refused is None
+        return {"planned": self._planned, "writing": writing, "not_draining": not self.stopping}
+
+    def _say(self, what: str) -> None:
+        """Tell the service manager what is special, or how things stand."""
+        self._notifier.status(what or f"{len(self._planning.names)} jobs scheduled")
 
     def _make_http(self) -> HttpServer | None:
-        listen = self._app.settings.listen
+        listen = self.app.settings.listen
         if listen is None:
             return None
         return HttpServer(
             listen,
             registry=self._metrics.registry,
             refresh=self._refresh_figures,
-            healthy=self._healthy,
+            healthy=self._upkeep.healthy,
             ready=self._ready,
         )
 
     async def _refresh_figures(self) -> None:
-        app = self._app
+        app = self.app
         snapshot = await app.store.read(
             read_snapshot,
             app.settings,
             app.services.vault,
             next_runs=self._clock_work.next_instants(),
-            runs_in_progress=self._workers.health().running,
+            runs_in_progress=self.workers.health().running,
             planner_beat_at=self._clock_work.beat_at,
             now=clock.utcnow(),
         )
         self._metrics.take(snapshot)
 
+    def begin_reload(self) -> None:
+        """Reload in a task of its own; what comes of it is logged."""
+        task = asyncio.create_task(self.reload(), name="reload")
+        self._reloads.add(task)
+        task.add_done_callback(self._reload_ended)
+
+    def _reload_ended(self, task: "asyncio.Task[Reloaded]") -> None:
+        self._reloads.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("the reload has failed, and nothing was changed: %r", task.exception())
+
     def _watch_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
-        no_reload = "this version does not reload: restart it to apply a new configuration"
-        loop.add_signal_handler(signal.SIGHUP, logger.warning, no_reload)
+        loop.add_signal_handler(signal.SIGHUP, self.begin_reload)
 
 
 def _nobody(_daemon: Daemon, _events: Events) -> None:
@@ -270,48 +297,34 @@ async def run_daemon(
     environ: Mapping[str, str],
     redactor: Redactor | None = None,
     attend: Callable[[Daemon, Events], None] = _nobody,
+    make_store: Callable[..., Store] = Store,
 ) -> None:
     """Open the parts, run a daemon to its end, close the parts. The database must be migrated already.
 
-    `attend` is given the daemon before it starts, to listen to it or to stop it.
+    `attend` is given the daemon before it starts, to listen to it or to stop it; `make_store` is `open_app`'s.
     """
     events = Events(hear)
-    used = {target.provider for job in settings.jobs.values() for target in job.job.targets}
-    metrics = Metrics(version=__version__, job_names=settings.jobs, providers=sorted(used))
+    metrics = Metrics(version=__version__, job_names=settings.jobs, providers=providers_of(settings))
     events.listen(metrics.hear)
     async with open_app(
-        settings, environ=environ, kind="daemon", events=events, redactor=redactor or Redactor()
+        settings,
+        environ=environ,
+        kind="daemon",
+        events=events,
+        redactor=redactor or Redactor(),
+        make_store=make_store,
     ) as app:
-        daemon = Daemon(app, Notifier(environ), metrics)
+        daemon = Daemon(app, Notifier(environ), metrics, environ=environ)
         attend(daemon, events)
         await daemon.run()
 
 
-def _rows_of(name: str, made: Plan) -> list[NewRun]:
-    return [
-        NewRun(
-            name,
-            decision.instant,
-            decision.trigger,
-            decision.state,
-            str(decision.reason) if decision.reason else None,
-            decision.first,
-            decision.count,
-        )
-        for decision in made.decisions
-    ]
+def providers_of(settings: Settings) -> list[str]:
+    """Return the providers whom jobs ask, in order of names."""
+    return sorted({target.provider for job in settings.jobs.values() for target in job.job.targets})
 
 
 def _tell_if_broken(early: "asyncio.Task[None]") -> None:
     """Say that logins are refreshed by their runs only from here on, and why."""
     if not early.cancelled() and early.exception() is not None:
         logger.error("refreshing logins early has ended: %r; runs refresh their own", early.exception())
-
-
-def _key_of(job: ScheduledJob) -> str:
-    """Return what a job's debts hang on: when it changes, nothing is owed from before."""
-    return f"{job.schedule.text} {job.timezone.key}" if job.enabled and job.schedule else job_verbs.OFF
-
-
-def _with_cursor(state: JobState, cursor: datetime) -> JobState:
-    return replace(state, cursor=cursor)

@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from jobs.errors import Unavailable
 from scheduler.config.settings import Listen
+from scheduler.exposition import exposed
 
 STOP_TIMEOUT = 2
 Checks = Callable[[], dict[str, bool]]
@@ -91,7 +92,7 @@ class HttpServer:
     async def _metrics(self, request: Request) -> Response:
         await self._refresh()
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(await asyncio.to_thread(encode, self._registry), media_type=content_type)
+        return Response(await asyncio.to_thread(exposed, self._registry, encode), media_type=content_type)
 
     def _health_of(self, checks: Checks) -> Callable[[Request], Awaitable[Response]]:
         async def answer(_request: Request) -> Response:

@@ -10,7 +10,15 @@ from typing import Any, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from jobs.events import AttributionWasRefused, Event, GrantEnding, RunDecided, RunFinished
+from jobs.events import (
+    AttributionWasRefused,
+    Event,
+    GrantEnding,
+    JobPaused,
+    RunDecided,
+    RunFinished,
+    RunRecovered,
+)
 from jobs.run import ClaimedRun, Outcome, RunState
 from jobs.secret import Redactor
 from scheduler.config.settings import LogFormat
@@ -60,7 +68,7 @@ def hear(event: Event) -> None:
     match event:
         case AttributionWasRefused():
             say = logger.error
-        case GrantEnding():
+        case GrantEnding() | JobPaused() | RunRecovered():
             say = logger.warning
         case RunFinished(outcome=outcome) if outcome.state in _WARNINGS:
             say = logger.warning

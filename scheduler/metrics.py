@@ -167,6 +167,12 @@ class Metrics:
         self.registry.register(self._state)
         info = Gauge("promptd_build_info", "Versions.", ["version", "python"], registry=self.registry)
         info.labels(version, platform.python_version()).set(1)
+        self._reload_ok = self._gauge(
+            "config_last_reload_successful", "1 when the configuration that was read last is in force."
+        )
+        self._reload_at = self._gauge(
+            "config_last_reload_timestamp_seconds", "When the configuration in force was read."
+        )
         self._begin_at_zero(job_names, providers)
 
     def take(self, snapshot: Snapshot) -> None:
@@ -198,6 +204,16 @@ class Metrics:
             case _:
                 return
 
+    def know(self, job_names: Iterable[str], providers: Iterable[str]) -> None:
+        """Let the figures of these jobs and providers begin at 0, where they have not begun yet."""
+        self._begin_at_zero(job_names, providers)
+
+    def reloaded(self, *, ok: bool, at: datetime) -> None:
+        """Note a reload of the configuration, and whether it is in force."""
+        self._reload_ok.set(float(ok))
+        if ok:
+            self._reload_at.set(at.timestamp())
+
     def observe_write(self, seconds: float) -> None:
         """Note how long a group of writes took."""
         self._db_write.observe(seconds)
@@ -225,6 +241,9 @@ class Metrics:
 
     def _counter(self, name: str, words: str, *labels: str) -> Counter:
         return Counter(f"promptd_{name}", words, labels, registry=self.registry)
+
+    def _gauge(self, name: str, words: str) -> Gauge:
+        return Gauge(f"promptd_{name}", words, registry=self.registry)
 
     def _histogram(self, name: str, words: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
         return Histogram(f"promptd_{name}", words, labels, buckets=buckets, registry=self.registry)

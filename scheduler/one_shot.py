@@ -1,25 +1,25 @@
-"""One run, now, in this process: for `job run`, `ask` and `drill`. The same `run_job` as the daemon's."""
+"""One run, now, in this process: for `job run`, `run retry`, `ask` and `drill`. The daemon's `run_job`."""
 
 import asyncio
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from jobs import clock
-from jobs.definition import Job
-from jobs.errors import Busy
-from jobs.events import Events, Listener
+from jobs.errors import FenceLost
+from jobs.events import Events, Listener, RunClaimed
 from jobs.providers.call import Drill
-from jobs.run import Outcome, Reason, Trigger
+from jobs.run import ClaimedRun, Outcome, Reason, RunState, Trigger
 from jobs.runner import run_job
 from jobs.secret import Redactor
-from jobs.store import runs
-from jobs.store.holds import HeldJob
-from scheduler.app import App, ensure_database, keep_beating, open_app
-from scheduler.config.settings import Settings
-from scheduler.holds import Holds
+from jobs.store import instances, ledger, runs
+from scheduler.app import App, ensure_database, open_app
+from scheduler.by_hand import add_by_hand
+from scheduler.config.settings import ScheduledJob, Settings
+from scheduler.job_bounds import Aftermath
+
+LONGEST_WAIT = 15.0  # seconds: a step of the clock is noticed within one wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,22 +32,21 @@ class Ended:
 
 def run_now(
     settings: Settings,
-    job: Job,
+    job: ScheduledJob,
     *,
     trigger: Trigger,
-    zone: ZoneInfo,
     environ: Mapping[str, str],
     redactor: Redactor,
     values: Mapping[str, Any] | None = None,
+    retry_of: int | None = None,
     force: bool = False,
     drill: Drill | None = None,
     hear: Listener | None = None,
 ) -> Ended:
-    """Run a job to its end and return it. Ctrl-C cancels the run, and it is recorded so.
+    """Run a job to its end, all its tries, and return it. Ctrl-C cancels the run, and it is recorded so.
 
-    Raises Busy when the job is held, unless with `force`: then the run asks what is closed for a time. In a
-    `drill` the providers that it names fail before a request leaves, and nothing is marked. `hear` is told
-    what happens.
+    Raises what `add_by_hand` does. In a `drill` the providers that it names fail before a request leaves, and
+    nothing is marked. `hear` is told what happens.
     """
     ensure_database(settings)
 
@@ -56,53 +55,71 @@ def run_now(
         async with open_app(
             settings, environ=environ, kind="command", redactor=redactor, events=events
         ) as app:
-            return await _cancellable(app, job, trigger, zone, values, force, drill)
+            run = await add_by_hand(app, job, trigger=trigger, values=values, retry_of=retry_of, force=force)
+            return Ended(run.id, await _cancellable(app, job, run, drill))
 
     return asyncio.run(main())
 
 
-async def _hold_of(app: App, job: Job) -> HeldJob | None:
-    """Return the hold of a job, if it stands; of a job that never falls due one that is over is ended."""
-    due = {name for name, each in app.settings.jobs.items() if each.schedule is not None}
-    holds = Holds(app, due=due)
-    judged = await holds.judged()
-    if job.name in judged.over and job.name not in due:
-        await holds.release([judged.over[job.name]])
-    return judged.standing.get(job.name)
-
-
-async def _cancellable(
-    app: App,
-    job: Job,
-    trigger: Trigger,
-    zone: ZoneInfo,
-    values: Mapping[str, Any] | None,
-    force: bool,
-    drill: Drill | None,
-) -> Ended:
-    held = await _hold_of(app, job) if trigger is Trigger.MANUAL else None
-    if held is not None and not force:
-        raise Busy(
-            f"{job.name} is held until {held.held_until:%Y-%m-%d %H:%M:%S} UTC: {held.hold_reason}; "
-            "`promptd auth reset` what can be used again, or ask nevertheless with --force"
-        )
-    run = await app.store.write(
-        runs.add,
-        job=job.name,
-        trigger=trigger,
-        instance_id=app.workshop.instance_id,
-        now=clock.utcnow(),
-        values=values,
-    )
-    beating = asyncio.create_task(keep_beating(app))
-    run = replace(run, probe=held is not None)
-    task = asyncio.create_task(run_job(run, job, app.workshop, zone=zone, drill=drill))
+async def _cancellable(app: App, job: ScheduledJob, run: ClaimedRun, drill: Drill | None) -> Outcome:
+    task = asyncio.create_task(_to_its_end(app, job, run, drill))
+    watching = asyncio.create_task(_watch(app, run, task))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, task.cancel, Reason.OPERATOR)
     try:
-        return Ended(run.id, await task)
+        return await task
     except asyncio.CancelledError:
-        return Ended(run.id, Outcome.cancelled(Reason.OPERATOR))
+        return Outcome.cancelled(Reason.OPERATOR)
     finally:
-        beating.cancel()
+        watching.cancel()
+
+
+async def _to_its_end(app: App, job: ScheduledJob, run: ClaimedRun, drill: Drill | None) -> Outcome:
+    """Do one try after the other. Runs of jobs that come after this one stay queued, for a daemon."""
+    aftermath = Aftermath(app.settings)
+    while True:
+        consequences = aftermath.consequences_of(job.name)
+        done = await run_job(
+            run, job.job, app.workshop, zone=job.timezone, drill=drill, consequences=consequences
+        )
+        for follower in done.ended.followers:
+            app.events.emit(RunClaimed(follower, 0.0))
+        if done.again is None:
+            return done.outcome
+        run = done.again
+        ended = await _waited_for_next_try(app, run)
+        if ended is not None:
+            return ended
+
+
+async def _waited_for_next_try(app: App, run: ClaimedRun) -> Outcome | None:
+    """Wait until a run's next try may begin; return its end where somebody cancels it meanwhile."""
+    try:
+        while (left := _left(run)) > 0:  # noqa: ASYNC110 - time is waited for, and may be stepped
+            await asyncio.sleep(min(left, LONGEST_WAIT))
+    except asyncio.CancelledError:
+        await app.store.write(runs.cancel_queued, run.id, Reason.OPERATOR, now=clock.utcnow())
+        raise
+    row = await app.store.read(ledger.run, run.id)
+    if row is None or row["state"] == RunState.QUEUED:
+        return None
+    if row["state"] == RunState.CANCELLED:
+        return Outcome.cancelled(Reason(row["reason"]))
+    raise FenceLost(f"run {run.id} is {row['state']}: another process has taken it over")
+
+
+def _left(run: ClaimedRun) -> float:
+    """Return how many seconds a run's next try has to wait."""
+    return (run.not_before - clock.utcnow()).total_seconds() if run.not_before else 0.0
+
+
+async def _watch(app: App, run: ClaimedRun, task: "asyncio.Task[Outcome]") -> None:
+    """Say every few seconds that this process still works, and end its run when somebody asks for that."""
+    instance = app.workshop.instance_id
+    while True:
+        await asyncio.sleep(instances.HEARTBEAT_EVERY.total_seconds())
+        await app.store.insist(instances.beat, instance, now=clock.utcnow())
+        unwanted = await app.store.insist_on_reading(runs.to_be_cancelled, instance)
+        if run.id in unwanted:
+            task.cancel(unwanted[run.id])

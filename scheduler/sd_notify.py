@@ -19,6 +19,10 @@ class Notifier:
         """Say in words what is going on."""
         self._send(f"STATUS={status}")
 
+    def reloading(self, *, monotonic_usec: int) -> None:
+        """Say that a reload has begun, and when (CLOCK_MONOTONIC, µs); `ready` says that it is over."""
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={monotonic_usec}\nSTATUS=Reloading")
+
     def stopping(self) -> None:
         """Say that the daemon drains."""
         self._send("STOPPING=1\nSTATUS=Draining")

@@ -72,6 +72,20 @@ class WorkerPool:
             await asyncio.wait(late, timeout=CANCEL_TIMEOUT)
         return len(late)
 
+    def cancel(self, run_id: int, reason: Reason) -> bool:
+        """Cancel a run that is at work here; returns whether it is."""
+        task = self._running.get(run_id)
+        if task is not None:
+            task.cancel(reason)
+        return task is not None
+
+    def forget(self, run_id: int) -> bool:
+        """Drop a run that waits for a worker; returns whether it was here."""
+        kept = [run for run in self._waiting if run.id != run_id]
+        here = len(kept) < len(self._waiting)
+        self._waiting = deque(kept)
+        return here
+
     def cancel_all(self) -> None:
         """Cancel what runs, now: a drain under way ends with it."""
         for task in self._running.values():

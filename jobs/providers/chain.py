@@ -57,7 +57,9 @@ class Chain:
 
     async def opening(self, targets: tuple[Target, ...]) -> Opening | None:
         """Return when the first of these targets opens again, if every one is closed for a known time."""
-        return await self._services.store.read(_opening, self._services, targets, now=clock.utcnow())
+        return await self._services.store.insist_on_reading(
+            _opening, self._services, targets, now=clock.utcnow()
+        )
 
     async def _went_on(self, progress: Progress, ended: Left) -> bool:
         """Move to the next target, if there is one that may be asked."""

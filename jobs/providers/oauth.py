@@ -121,7 +121,7 @@ class Refresher:
     async def was_replaced(self, readable: Readable) -> bool:
         """Say whether a newer token, or another login, has been stored since this one was read."""
         credential = readable.credential
-        sealed = await self._store.read(tokens.load, credential.provider, credential.label)
+        sealed = await self._store.insist_on_reading(tokens.load, credential.provider, credential.label)
         return sealed is not None and _is_another(sealed, readable)
 
     async def _refresh(

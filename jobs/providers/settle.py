@@ -17,7 +17,8 @@ from jobs.providers.registry import Provider
 from jobs.providers.resolve import PassedOver, Resolved, resolve_runtime_provider
 from jobs.providers.vault import Vault
 from jobs.request import Usage
-from jobs.store import attempts, credentials, holds
+from jobs.run import PaidAnswer
+from jobs.store import attempts, credentials, holds, runs
 from jobs.store.attempts import Failure, Place
 from jobs.target import Target
 
@@ -211,11 +212,17 @@ def settle_success(
     request_id: str | None,
     latency: float,
     marks: bool = True,
+    paid: PaidAnswer | None = None,
 ) -> None:
-    """Write a good answer, and lift what it disproves, unless it was a drill's. `latency` in seconds."""
+    """Write a good answer, and lift what it disproves, unless it was a drill's. `latency` in seconds.
+
+    What was paid for stands in its run from here on: a crash before the run's end does not lose it.
+    """
     attempts.settle_succeeded(
         connection, attempt, usage=usage, http_status=http_status, request_id=request_id, latency=latency
     )
+    if paid is not None:
+        runs.keep_answer(connection, paid)
     if marks and credentials.clear_by_success(connection, attempt):
         holds.open_up(
             connection, [(attempt.target.provider, attempt.credential.label)], now=attempt.started_at

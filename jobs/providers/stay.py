@@ -1,11 +1,12 @@
 """One target's turn: resolve, refresh, send, classify, settle, until it answers or is left."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
 from jobs import clock
-from jobs.attempt import Attempt, Step, Wait
+from jobs.attempt import Attempt, Purpose, Step, Wait
 from jobs.credential import Readable
 from jobs.errors import ErrorClass
 from jobs.events import ChainWaits
@@ -24,9 +25,12 @@ from jobs.providers.settle import (
     pass_over_closed,
     settle_success,
 )
+from jobs.redaction import redacted
 from jobs.request import Completion
+from jobs.run import PaidAnswer, Served
 from jobs.store.attempts import DRILL_RULE
 from jobs.store.tokens import together
+from jobs.text import without_nul
 
 LARGE_BODY = 128 * 1024
 
@@ -136,6 +140,9 @@ class Stay:
         if completion is None:
             error_class = verdict.error_class or ErrorClass.INVALID_RESPONSE
             return await self._blame.failed(attempt, answer, verdict, error_class, latency)
+        completion = replace(
+            completion, text=await redacted(self._services.redactor.own, without_nul(completion.text))
+        )
         await self._services.store.insist(
             settle_success,
             attempt,
@@ -144,9 +151,25 @@ class Stay:
             request_id=self._tell.request_id(answer),
             latency=latency,
             marks=self._marks,
+            paid=self._paid(attempt, completion),
         )
         self._tell.settled(attempt, verdict, answer, latency, completion)
         return completion
+
+    def _paid(self, attempt: Attempt, completion: Completion) -> PaidAnswer | None:
+        """Return what a run's own answer leaves in its row; a helper's goes nowhere."""
+        call = self._progress.call
+        if call.run_id is None or attempt.purpose not in (Purpose.MAIN, Purpose.REPAIR):
+            return None
+        served = Served(attempt.target.provider, attempt.target.model, attempt.credential.label)
+        return PaidAnswer(
+            call.run_id,
+            call.tries,
+            completion.text,
+            completion.truncated,
+            served,
+            fallback=attempt.target_index > 0,
+        )
 
     async def _asked(self, attempt: Attempt) -> tuple[Answer, Verdict, Completion | None]:
         if self._drilled is not None:

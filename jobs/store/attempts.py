@@ -8,9 +8,10 @@ from sqlalchemy import Connection, bindparam, func, insert, or_, select, update
 
 from jobs.attempt import Attempt, AttemptOutcome, Purpose, Step, Wait
 from jobs.credential import Credential, Use
-from jobs.errors import ErrorClass
+from jobs.errors import ErrorClass, FenceLost
 from jobs.request import Usage
-from jobs.store.tables import attempts, credentials
+from jobs.run import RunState
+from jobs.store.tables import attempts, credentials, runs
 from jobs.target import Target
 
 LONGEST_MESSAGE = 200
@@ -28,6 +29,11 @@ _NEXT_ORDINAL = (
     select(func.coalesce(func.max(attempts.c.ordinal), 0) + 1)
     .where(attempts.c.run_id == bindparam("of_run"))
     .scalar_subquery()
+)
+_AT_WORK = select(runs.c.id).where(
+    runs.c.id == bindparam("of_run"),
+    runs.c.tries == bindparam("of_try"),
+    runs.c.state.in_((RunState.RUNNING, RunState.SUCCEEDED)),
 )
 _INSERT = insert(attempts).values(ordinal=_NEXT_ORDINAL).returning(attempts.c.id)
 _SETTLE = update(attempts).where(
@@ -99,9 +105,26 @@ def insert_passed_over(
     )
 
 
+def _run_at_work(connection: Connection, place: Place) -> int | None:
+    """Return the run that an attempt belongs to, None for a refresh that its run has not waited for.
+
+    Raises FenceLost for anything else of a try that is over: a process that was stopped for long, and has
+    lost its runs meanwhile, sends nothing more for them. After a success its title is sought.
+    """
+    if place.run_id is None:
+        return None
+    fence = {"of_run": place.run_id, "of_try": place.tries}
+    if connection.execute(_AT_WORK, fence).one_or_none() is not None:
+        return place.run_id
+    if place.purpose is Purpose.REFRESH:
+        return None
+    raise FenceLost(f"run {place.run_id} has ended already, or another try of it has begun")
+
+
 def _insert(connection: Connection, place: Place, target: Target, **values: Any) -> int:
+    run_id = _run_at_work(connection, place)
     row = {
-        "run_id": place.run_id,
+        "run_id": run_id,
         "try": place.tries,
         "purpose": place.purpose,
         "target_index": place.target_index,
@@ -109,7 +132,7 @@ def _insert(connection: Connection, place: Place, target: Target, **values: Any)
         "model": target.model,
         **values,
     }
-    return int(connection.execute(_INSERT, {**row, "of_run": place.run_id}).scalar_one())
+    return int(connection.execute(_INSERT, {**row, "of_run": run_id}).scalar_one())
 
 
 def settle_succeeded(

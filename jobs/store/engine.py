@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from jobs.errors import Unavailable
+from jobs.store import postgresql
 
 BUSY_TIMEOUT_MS = 10_000
 _KINDS = {
@@ -18,6 +19,8 @@ _KINDS = {
     sqlite3.SQLITE_BUSY: "locked",
     sqlite3.SQLITE_LOCKED: "locked",
     sqlite3.SQLITE_READONLY: "readonly",
+    sqlite3.SQLITE_IOERR: "io",  # a quota that is used up, or a file system that has become read-only
+    sqlite3.SQLITE_CANTOPEN: "unreachable",
 }
 _PRAGMAS = (
     "PRAGMA journal_mode = WAL",
@@ -31,13 +34,12 @@ def open_engine(url: str, *, writes: bool, connections: int = 1) -> Engine:
     """Return an engine with a bounded number of connections, made on first use.
 
     A writing SQLite engine begins every transaction with BEGIN IMMEDIATE; a reading one with a plain
-    BEGIN. Raises Unavailable when the file or its directory cannot be made private.
+    BEGIN; on PostgreSQL `jobs.store.postgresql` does what amounts to the same. Raises Unavailable when the
+    file or its directory cannot be made private, or the server's driver is missing.
     """
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        return create_engine(
-            parsed, pool_size=connections, max_overflow=0, pool_pre_ping=True, hide_parameters=True
-        )
+        return postgresql.open_server(parsed, writes=writes, connections=connections)
     _make_private(parsed)
     engine = create_engine(
         parsed,
@@ -87,12 +89,12 @@ def _make_private(url: URL) -> None:
 
 
 def kind_of(error: DBAPIError) -> str:
-    """Say what kind of trouble a database error is: `full`, `locked`, `readonly` or `other`.
+    """Say what kind of trouble it is: `full`, `locked`, `readonly`, `io`, `unreachable` or `other`.
 
     After `full` SQLite has rolled back already.
     """
     cause = error.orig
     if not isinstance(cause, sqlite3.Error):
-        return "other"
+        return postgresql.kind_of(error)
     code = getattr(cause, "sqlite_errorcode", None)
     return _KINDS.get(code & 0xFF if code is not None else -1, "other")

@@ -6,14 +6,14 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, and_, exists, func, or_, select, update
 
-from jobs.run import HOLD_MARGIN, SCHEDULED_TRIGGERS, ClaimedRun, Hold, Reason, RunState, Trigger
+from jobs.run import COUNTING_TRIGGERS, HOLD_MARGIN, ClaimedRun, Hold, Reason, RunState, Trigger
 from jobs.store.jobs import insert_or_ignore
 from jobs.store.tables import jobs, runs
 
 PROBE_EVERY = timedelta(minutes=5)
 _LONGEST_MARGIN = 64
 _HELD = ("name", "held_until", "opens_at", "held_by", "hold_key", "hold_reason", "probed_at")
-_OF_THE_SCHEDULE = (*SCHEDULED_TRIGGERS, Trigger.RETRY)
+_OF_THE_SCHEDULE = (*COUNTING_TRIGGERS, Trigger.RETRY)
 _NEVER_RAN = (RunState.SKIPPED, RunState.MISSED)
 
 
@@ -183,7 +183,7 @@ def _was_served(connection: Connection, seen: HeldJob, instant: datetime) -> boo
         runs.c.job == seen.name,
         runs.c.id > seen.held_by,
         runs.c.scheduled_for > instant,
-        runs.c.trigger.in_(SCHEDULED_TRIGGERS),
+        runs.c.trigger.in_(COUNTING_TRIGGERS),
         runs.c.state.not_in(_NEVER_RAN),
     )
     return bool(connection.execute(select(newer)).scalar_one())

@@ -11,20 +11,22 @@ from jobs.store.tables import instances
 
 HEARTBEAT_EVERY = timedelta(seconds=5)
 GONE_AFTER = timedelta(seconds=60)
+_ENDED = ("Z", "X", "x")
 
 
 def process_start(pid: int) -> str:
     """Return what the kernel says of when a process began, "" for one that is not there.
 
     Clock ticks since boot (proc(5), field 22 of `stat`) with the boot id: together they tell a process
-    from a later one with the same id.
+    from a later one with the same id. One that has ended and is not waited for yet (a zombie) works no more.
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text("utf-8")
         boot = Path("/proc/sys/kernel/random/boot_id").read_text("utf-8").strip()
     except OSError:
         return ""
-    return f"{boot}:{stat.rpartition(')')[2].split()[19]}"
+    state, *fields = stat.rpartition(")")[2].split()
+    return "" if state in _ENDED else f"{boot}:{fields[18]}"
 
 
 def register(connection: Connection, *, kind: str, version: str, now: datetime) -> int:

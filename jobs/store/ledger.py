@@ -1,14 +1,17 @@
 """Reading the ledger: runs with their attempts and deliveries, as people and tools ask for them."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Select, func, select
 
 from jobs.run import RunState
-from jobs.store.tables import attempts, deliveries, runs
+from jobs.store.tables import attempts, deliveries, jobs, runs
+
+RUNS_A_READ = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +22,33 @@ class RunFilter:
     state: RunState | None = None
     since: datetime | None = None
     provider: str | None = None
-    limit: int = 50
+    limit: int | None = 50
 
 
 def list_runs(connection: Connection, wanted: RunFilter) -> list[Mapping[str, Any]]:
     """Return rows of `runs`, newest first."""
+    return [dict(row) for row in connection.execute(_wanted(wanted)).mappings()]
+
+
+def each_run(
+    connection: Connection, wanted: RunFilter
+) -> Iterator[tuple[Mapping[str, Any], list[Mapping[str, Any]]]]:
+    """Yield rows of `runs` with their deliveries, newest first; few of them are held at a time."""
+    left, reached = wanted.limit, None
+    while left is None or left > 0:
+        query = _wanted(replace(wanted, limit=min(RUNS_A_READ, left or RUNS_A_READ)))
+        if reached is not None:
+            query = query.where(runs.c.id < reached)
+        rows = [dict(row) for row in connection.execute(query).mappings()]
+        if not rows:
+            return
+        deliveries = deliveries_of_each(connection, [row["id"] for row in rows])
+        for row in rows:
+            yield row, deliveries.get(row["id"], [])
+        reached, left = rows[-1]["id"], left - len(rows) if left is not None else None
+
+
+def _wanted(wanted: RunFilter) -> Select[Any]:
     query = select(runs).order_by(runs.c.id.desc()).limit(wanted.limit)
     if wanted.job is not None:
         query = query.where(runs.c.job == wanted.job)
@@ -35,7 +60,7 @@ def list_runs(connection: Connection, wanted: RunFilter) -> list[Mapping[str, An
         query = query.where(
             (runs.c.served_provider == wanted.provider) | (runs.c.requested_provider == wanted.provider)
         )
-    return [dict(row) for row in connection.execute(query).mappings()]
+    return query
 
 
 def run(connection: Connection, run_id: int) -> Mapping[str, Any] | None:
@@ -96,15 +121,36 @@ def last_run_of_each(connection: Connection) -> dict[str, Mapping[str, Any]]:
 
 
 def open_runs(connection: Connection) -> list[Mapping[str, Any]]:
-    """Return queued and running runs, oldest first."""
-    query = select(runs).where(runs.c.finished_at.is_(None)).order_by(runs.c.id)
-    return [dict(row) for row in connection.execute(query).mappings()]
+    """Return queued and running runs, oldest first.
+
+    They are put in order here: asked for in order of ids, SQLite would read the whole table.
+    """
+    rows = connection.execute(select(runs).where(runs.c.finished_at.is_(None))).mappings()
+    return sorted(map(dict, rows), key=itemgetter("id"))
 
 
 def last_of_each(connection: Connection) -> dict[str, Mapping[str, datetime | None]]:
-    """Return, per job, when it last succeeded and last started, for the metrics."""
-    success = func.max(runs.c.finished_at).filter(runs.c.state == RunState.SUCCEEDED)
-    query = select(runs.c.job, success.label("success"), func.max(runs.c.started_at).label("start")).group_by(
-        runs.c.job
+    """Return, per job, when its newest success ended and when it last started, for the metrics.
+
+    A look at the newest runs of each job: the whole ledger is not read.
+    """
+    of_the_job = select(runs).where(runs.c.job == jobs.c.name).order_by(runs.c.id.desc()).limit(1)
+    success = of_the_job.with_only_columns(runs.c.finished_at).where(runs.c.state == RunState.SUCCEEDED)
+    start = of_the_job.with_only_columns(runs.c.started_at).where(runs.c.started_at.is_not(None))
+    query = select(
+        jobs.c.name.label("job"),
+        success.scalar_subquery().label("success"),
+        start.scalar_subquery().label("start"),
     )
     return {row["job"]: dict(row) for row in connection.execute(query).mappings()}
+
+
+def tokens_used(connection: Connection, job: str, *, since: datetime) -> int:
+    """Return how many tokens, in and out, the requests of a job's runs have used from `since` on."""
+    spent = func.coalesce(attempts.c.input_tokens, 0) + func.coalesce(attempts.c.output_tokens, 0)
+    query = (
+        select(func.coalesce(func.sum(spent), 0))
+        .join_from(attempts, runs, attempts.c.run_id == runs.c.id)
+        .where(runs.c.job == job, attempts.c.started_at >= since)
+    )
+    return int(connection.execute(query).scalar_one())

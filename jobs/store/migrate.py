@@ -1,6 +1,5 @@
 """Bringing a database to the revision of this program: a verified backup first, then one transaction."""
 
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -15,7 +14,10 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
 from jobs.errors import Unavailable
+from jobs.store import postgresql
+from jobs.store.backup import back_up
 from jobs.store.engine import open_engine, sqlite_path
+from jobs.store.revision import newer
 from jobs.store.tables import metadata
 
 
@@ -42,9 +44,7 @@ def upgrade(url: str, *, now: datetime) -> Path | None:
         return None
     known = {revision.revision for revision in ScriptDirectory.from_config(_config()).walk_revisions()}
     if found is not None and found not in known:
-        raise Unavailable(
-            f"the database is of a newer promptd (revision {found}); start that version, or restore a backup"
-        )
+        raise Unavailable(newer(found))
     backup = _backup(url, found, now) if found is not None else None
     with _connection(url) as connection:
         config = _config()
@@ -90,6 +90,7 @@ def _connection(url: str) -> Iterator[Connection]:
     engine = open_engine(url, writes=True)
     try:
         with engine.begin() as connection:
+            postgresql.without_limit(connection)
             yield connection
     finally:
         engine.dispose()
@@ -100,12 +101,4 @@ def _backup(url: str, revision: str, now: datetime) -> Path | None:
     if path is None:
         return None  # a server's database is backed up with the server's own tools
     target = path.with_name(f"{path.name}.{revision}.{now:%Y%m%dT%H%M%S}.bak")
-    target.touch(mode=0o600, exist_ok=True)
-    with sqlite3.connect(path) as source, sqlite3.connect(target) as copy:
-        source.backup(copy)
-        (verdict,) = copy.execute("PRAGMA integrity_check").fetchone()
-    source.close()
-    copy.close()
-    if verdict != "ok":
-        raise Unavailable(f"the backup {target} is not sound ({verdict}); nothing was migrated")
-    return target
+    return back_up(path, target).path

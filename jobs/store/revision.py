@@ -4,7 +4,11 @@ from sqlalchemy import Connection, inspect, text
 
 from jobs.errors import Unavailable
 
-REVISION = "0002"
+REVISION = "0003"
+
+
+class OtherRevision(Unavailable):
+    """The tables are not those of this program."""
 
 
 def revision_of(connection: Connection) -> str | None:
@@ -18,10 +22,17 @@ def revision_of(connection: Connection) -> str | None:
 
 
 def require(connection: Connection) -> None:
-    """Raise Unavailable unless the database is at `REVISION`."""
+    """Raise OtherRevision unless the database is at `REVISION`; revisions are numbered as they come."""
     found = revision_of(connection)
+    if found is not None and found > REVISION:
+        raise OtherRevision(newer(found))
     if found != REVISION:
-        raise Unavailable(
+        raise OtherRevision(
             f"the database is at revision {found or 'none'}, this promptd wants {REVISION}; "
             "run `promptd db upgrade`"
         )
+
+
+def newer(found: str) -> str:
+    """Say what to do with a database that a later version of this program has migrated."""
+    return f"the database is of a newer promptd (revision {found}); start that version, or restore a backup"

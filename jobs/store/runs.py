@@ -1,118 +1,45 @@
 """Runs in the ledger: claimed by inserting, moved forward by statements that name the state they leave."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, CursorResult, and_, func, insert, literal, select, update
+from sqlalchemy import Connection, CursorResult, and_, exists, func, insert, literal, or_, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from jobs.attempt import AttemptOutcome, Step
-from jobs.errors import FenceLost
+from jobs.errors import FenceLost, NotYet
 from jobs.run import (
-    SCHEDULED_TRIGGERS,
+    COUNTING_TRIGGERS,
+    FAILED_STATES,
     ClaimedRun,
+    Consequences,
     Outcome,
+    PaidAnswer,
     Reason,
     RunState,
     Trigger,
 )
 from jobs.store import attempts as attempt_verbs
-from jobs.store import holds
-from jobs.store import instances as instance_verbs
+from jobs.store import claims, holds
 from jobs.store import jobs as job_verbs
+from jobs.store.claims import NewRun
+from jobs.store.followers import follow
 from jobs.store.holds import NewHold
-from jobs.store.jobs import insert_or_ignore
-from jobs.store.tables import UtcDateTime, attempts, instances, runs
+from jobs.store.tables import UtcDateTime, attempts, runs
 from jobs.target import Target
 
-_ROWS_A_STATEMENT = 500
-_LOOKED_BACK = 1_000
-
 
 @dataclass(frozen=True, slots=True)
-class NewRun:
-    """A row to be claimed. `state` is `queued`, or final for an instant that will never run.
+class Ended:
+    """What a run's end has brought about: its job's hold or why it is paused, and runs of other jobs."""
 
-    A row that spans several instants stands at the last one, and says the first and how many.
-    """
-
-    job: str
-    scheduled_for: datetime
-    trigger: Trigger
-    state: RunState = RunState.QUEUED
-    reason: str | None = None
-    span_first: datetime | None = None
-    span_count: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """What a claim has won: queued runs that are ours to do, and instants that ended as they were decided."""
-
-    ours: tuple[ClaimedRun, ...]
-    final: tuple[NewRun, ...]
-
-
-def claim(
-    connection: Connection,
-    new: Sequence[NewRun],
-    *,
-    cursors: Iterable[tuple[str, datetime]],
-    instance_id: int,
-    now: datetime,
-) -> Claimed:
-    """Insert rows; what came of them is what this process alone has decided.
-
-    An instant that has a row already is somebody else's and is left out. A run whose job is still at
-    work becomes `skipped: overlap`.
-    """
-    busy = _jobs_at_work(connection)
-    rows = []
-    for run in new:
-        row = _row_of(run, busy, instance_id, now)
-        rows.append(row)
-        if row["state"] == RunState.QUEUED:
-            busy.add(run.job)
-    ours: list[ClaimedRun] = []
-    final: list[NewRun] = []
-    for start in range(0, len(rows), _ROWS_A_STATEMENT):
-        inserted = connection.execute(
-            insert_or_ignore(connection, runs)
-            .values(rows[start : start + _ROWS_A_STATEMENT])
-            .returning(*(runs.c[name] for name in ("id", *NewRun.__slots__)))
-        )
-        for won in inserted:
-            if won.state == RunState.QUEUED:
-                ours.append(ClaimedRun(won.id, won.job, won.scheduled_for, Trigger(won.trigger)))
-            else:
-                final.append(NewRun(**{name: won._mapping[name] for name in NewRun.__slots__}))
-    job_verbs.advance(connection, cursors)
-    return Claimed(tuple(ours), tuple(final))
-
-
-def _jobs_at_work(connection: Connection) -> set[str]:
-    return set(
-        connection.execute(select(runs.c.job).where(runs.c.finished_at.is_(None)).distinct()).scalars()
-    )
-
-
-def _row_of(run: NewRun, busy: set[str], instance_id: int, now: datetime) -> dict[str, Any]:
-    overlaps = run.state is RunState.QUEUED and run.job in busy
-    state = RunState.SKIPPED if overlaps else run.state
-    return {
-        "job": run.job,
-        "scheduled_for": run.scheduled_for,
-        "trigger": run.trigger,
-        "state": state,
-        "reason": str(Reason.OVERLAP) if overlaps else run.reason,
-        "span_first": run.span_first,
-        "span_count": run.span_count,
-        "instance_id": instance_id,
-        "created_at": now,
-        "finished_at": None if state is RunState.QUEUED else now,
-    }
+    hold: NewHold | None = None
+    followers: tuple[ClaimedRun, ...] = ()
+    decided: tuple[NewRun, ...] = ()
+    replaced: tuple[int, ...] = ()
+    paused: str | None = None
 
 
 def add(
@@ -123,28 +50,65 @@ def add(
     instance_id: int,
     now: datetime,
     values: Mapping[str, Any] | None = None,
+    skipped: Reason | None = None,
 ) -> ClaimedRun:
-    """Insert a run that somebody asked for by hand; it belongs to the process that asks."""
+    """Insert a run that somebody asked for by hand; it belongs to the process that asks.
+
+    With `skipped` its row is final at once and says why.
+    """
     row = {
         "job": job,
         "scheduled_for": now,
         "trigger": trigger,
-        "state": RunState.QUEUED,
+        "state": RunState.SKIPPED if skipped else RunState.QUEUED,
+        "reason": str(skipped) if skipped else None,
         "instance_id": instance_id,
         "vars": dict(values) if values else None,
         "created_at": now,
+        "finished_at": now if skipped else None,
     }
     run_id = connection.execute(insert(runs).values(row).returning(runs.c.id)).scalar_one()
     return ClaimedRun(run_id, job, now, trigger, vars=dict(values or {}))
 
 
+def add_retry(
+    connection: Connection, parent_id: int, *, instance_id: int, now: datetime
+) -> ClaimedRun | None:
+    """Insert a run that does again what an ended one was to do; None where there is no such run."""
+    parent = connection.execute(
+        select(runs.c.job, runs.c.scheduled_for, runs.c.vars).where(
+            runs.c.id == parent_id, runs.c.finished_at.is_not(None)
+        )
+    ).one_or_none()
+    if parent is None:
+        return None
+    row = {
+        "job": parent.job,
+        "scheduled_for": parent.scheduled_for,
+        "trigger": Trigger.RETRY,
+        "parent_id": parent_id,
+        "state": RunState.QUEUED,
+        "instance_id": instance_id,
+        "vars": parent.vars,
+        "created_at": now,
+    }
+    run_id = connection.execute(insert(runs).values(row).returning(runs.c.id)).scalar_one()
+    return ClaimedRun(
+        run_id, parent.job, parent.scheduled_for, Trigger.RETRY, vars=parent.vars or {}, parent_id=parent_id
+    )
+
+
 def start(
     connection: Connection, run: ClaimedRun, *, primary: Target, instance_id: int, now: datetime
-) -> int:
-    """Begin the next try of a queued run and return its number; raises FenceLost when it is not queued."""
-    number = connection.execute(
+) -> ClaimedRun:
+    """Begin the next try of a queued run; return it with that try's number and when its first one began.
+
+    Raises NotYet while an earlier run of its job has not ended and it is to come after that, and FenceLost
+    when it is not queued any more.
+    """
+    begun = connection.execute(
         update(runs)
-        .where(runs.c.id == run.id, runs.c.state == RunState.QUEUED)
+        .where(runs.c.id == run.id, runs.c.state == RunState.QUEUED, or_(~runs.c.behind, ~_EARLIER_IS_OPEN))
         .values(
             state=RunState.RUNNING,
             tries=runs.c.tries + 1,
@@ -152,14 +116,32 @@ def start(
             started_at=func.coalesce(runs.c.started_at, literal(now, UtcDateTime)),
             requested_provider=primary.provider,
             requested_model=primary.model,
+            not_before=None,
+            reason=None,
+            error_class=None,
+            error_message=None,
             compressed_from=None,
             compressed_to=None,
+            output=None,
+            truncated=False,
+            served_provider=None,
+            served_model=None,
+            served_credential=None,
         )
-        .returning(runs.c.tries)
-    ).scalar_one_or_none()
-    if number is None:
-        raise FenceLost(f"run {run.id} is not queued any more")
-    return int(number)
+        .returning(runs.c.tries, runs.c.started_at)
+    ).one_or_none()
+    if begun is not None:
+        return replace(run, tries=begun.tries, started_at=begun.started_at, not_before=None)
+    state = connection.execute(select(runs.c.state).where(runs.c.id == run.id)).scalar_one_or_none()
+    if state == RunState.QUEUED:
+        raise NotYet(f"run {run.id} waits for an earlier run of {run.job} to end")
+    raise FenceLost(f"run {run.id} is not queued any more")
+
+
+_earlier = runs.alias("earlier")
+_EARLIER_IS_OPEN = exists().where(
+    _earlier.c.job == runs.c.job, _earlier.c.id < runs.c.id, _earlier.c.finished_at.is_(None)
+)
 
 
 def keep_prompt(connection: Connection, run: ClaimedRun, prompt: str) -> None:
@@ -173,6 +155,25 @@ def keep_shortened(connection: Connection, run: ClaimedRun, before: int, after: 
     _require_fence(connection.execute(update(runs).where(_at_work(run)).values(**lengths)), run)
 
 
+def keep_answer(connection: Connection, paid: PaidAnswer) -> None:
+    """Store what a model has answered to a try, while that runs: its end says later what it means.
+
+    A run that somebody else has taken over meanwhile is left as it is.
+    """
+    connection.execute(
+        update(runs)
+        .where(runs.c.id == paid.run_id, runs.c.state == RunState.RUNNING, runs.c.tries == paid.tries)
+        .values(
+            output=paid.output,
+            truncated=paid.truncated,
+            served_provider=paid.served.provider,
+            served_model=paid.served.model,
+            served_credential=paid.served.credential,
+            fallback=paid.fallback,
+        )
+    )
+
+
 def _at_work(run: ClaimedRun) -> ColumnElement[bool]:
     """The fence: this try of the run, while it runs."""
     return and_(runs.c.id == run.id, runs.c.state == RunState.RUNNING, runs.c.tries == run.tries)
@@ -180,39 +181,100 @@ def _at_work(run: ClaimedRun) -> ColumnElement[bool]:
 
 def _require_fence(changed: CursorResult[Any], run: ClaimedRun) -> None:
     if changed.rowcount != 1:
-        raise FenceLost(f"run {run.id} has ended already, or another try of it has begun")
+        raise _lost(run)
 
 
-def finish(connection: Connection, run: ClaimedRun, outcome: Outcome, *, now: datetime) -> NewHold | None:
-    """Write a run's end, and its job's hold if it brings one; return that.
+def _lost(run: ClaimedRun) -> FenceLost:
+    return FenceLost(f"run {run.id} has ended already, or another try of it has begun")
+
+
+def finish(
+    connection: Connection,
+    run: ClaimedRun,
+    outcome: Outcome,
+    *,
+    now: datetime,
+    consequences: Consequences = Consequences(),
+    instance_id: int | None = None,
+) -> Ended:
+    """Write a run's end and all that it brings about: its job's hold or pause, and the runs of its followers.
 
     Raises FenceLost when another try, or another end, came first. An attempt that is still `sent` becomes
-    `unknown`: it may have been paid.
+    `unknown`: it may have been paid. Followers belong to the process `instance_id`.
     """
     row = {
         "state": outcome.state,
         "reason": outcome.reason,
         "error_class": outcome.error_class,
         "error_message": outcome.message,
-        "output": outcome.output,
-        "truncated": outcome.truncated,
         "fallback": outcome.fallback,
         "fallback_reason": outcome.fallback_reason,
+        "silent": outcome.silent,
         "finished_at": now,
     }
+    if outcome.output is not None:  # else what was paid for already stays, whatever became of the run
+        row |= {"output": outcome.output, "truncated": outcome.truncated}
     if outcome.served is not None:
         row["served_provider"] = outcome.served.provider
         row["served_model"] = outcome.served.model
         row["served_credential"] = outcome.served.credential
-    _hear_no_more(connection, attempts.c.run_id == run.id)
+    hear_no_more(connection, attempts.c.run_id == run.id)
     spent = _tokens_of(connection, run.id)
     _require_fence(connection.execute(update(runs).where(_at_work(run)).values(**row, **spent)), run)
-    if run.trigger in (*SCHEDULED_TRIGGERS, Trigger.AFTER):
-        job_verbs.count_end(connection, run.job, outcome.state)
-    if outcome.hold is None:
+    paused = count_towards_pause(connection, run.job, run.trigger, outcome.state, consequences, now)
+    hold = None
+    if outcome.hold is not None:
+        attempt_verbs.amend_recovery(connection, run.id, Step.HOLD)
+        hold = holds.hold(connection, run, outcome.hold, now=now)
+    succeeded = outcome.state is RunState.SUCCEEDED and run.trigger is not Trigger.DRILL
+    followers = consequences.followers if succeeded else ()
+    return Ended(hold, *follow(connection, run, followers, instance_id=instance_id, now=now), paused)
+
+
+def requeue(
+    connection: Connection, run: ClaimedRun, outcome: Outcome, *, not_before: datetime, now: datetime
+) -> ClaimedRun | None:
+    """Let a run wait for another try; return it as it waits. Raises FenceLost as `finish` does.
+
+    What this try has failed of stands in the row until the next one begins. None for a run whose end
+    somebody has asked for meanwhile: it is cancelled.
+    """
+    row = {
+        "state": RunState.QUEUED,
+        "not_before": not_before,
+        "reason": outcome.reason,
+        "error_class": outcome.error_class,
+        "error_message": outcome.message,
+    }
+    hear_no_more(connection, attempts.c.run_id == run.id)
+    spent = _tokens_of(connection, run.id)
+    changed = connection.execute(
+        update(runs).where(_at_work(run)).values(**row, **spent).returning(runs.c.cancel_requested)
+    ).one_or_none()
+    if changed is None:
+        raise _lost(run)
+    if changed.cancel_requested is None:
+        return replace(run, not_before=not_before)
+    cancel_queued(connection, run.id, Reason(changed.cancel_requested), now=now)
+    return None
+
+
+def count_towards_pause(
+    connection: Connection,
+    job: str,
+    trigger: Trigger,
+    state: RunState,
+    consequences: Consequences,
+    now: datetime,
+) -> str | None:
+    """Count an end towards the failures in a row; pause the job when there are too many, and return why."""
+    if trigger not in COUNTING_TRIGGERS:
         return None
-    attempt_verbs.amend_recovery(connection, run.id, Step.HOLD)
-    return holds.hold(connection, run, outcome.hold, now=now)
+    failures, most = job_verbs.count_end(connection, job, state), consequences.pause_after_failures
+    if most is None or failures < most or state not in FAILED_STATES:
+        return None
+    why = f"{failures} failed runs in a row" if failures > 1 else "a failed run"
+    return why if job_verbs.pause(connection, job, reason=why, now=now) else None
 
 
 def give_title(connection: Connection, run: ClaimedRun, title: str | None) -> None:
@@ -221,7 +283,7 @@ def give_title(connection: Connection, run: ClaimedRun, title: str | None) -> No
     Only a success gets one, once, from the try that it is of. The row's tokens go on being those of all its
     attempts. An attempt that is still `sent` becomes `unknown`.
     """
-    _hear_no_more(connection, attempts.c.run_id == run.id)
+    hear_no_more(connection, attempts.c.run_id == run.id)
     untitled = and_(runs.c.id == run.id, runs.c.state == RunState.SUCCEEDED, runs.c.tries == run.tries)
     connection.execute(
         update(runs)
@@ -239,28 +301,8 @@ def _tokens_of(connection: Connection, run_id: int) -> dict[str, int | None]:
     return {"input_tokens": row[0], "output_tokens": row[1]}
 
 
-def _hear_no_more_of_titles(connection: Connection, *, now: datetime) -> None:
-    """Settle what processes that are gone had sent for the titles of runs that had ended already.
-
-    Looks at the ledger's newest attempts: every beat of every daemon does.
-    """
-    newest = select(func.coalesce(func.max(attempts.c.id), 0)).scalar_subquery()
-    sent = connection.execute(
-        select(attempts.c.id.label("attempt_id"), instances)
-        .join_from(attempts, runs, attempts.c.run_id == runs.c.id)
-        .join(instances, runs.c.instance_id == instances.c.id)
-        .where(
-            attempts.c.id > newest - _LOOKED_BACK,
-            attempts.c.outcome == AttemptOutcome.SENT,
-            runs.c.finished_at.is_not(None),
-        )
-    ).mappings()
-    orphans = [row["attempt_id"] for row in sent if instance_verbs.is_gone(row, now=now)]
-    if orphans:
-        _hear_no_more(connection, attempts.c.id.in_(orphans))
-
-
-def _hear_no_more(connection: Connection, which: ColumnElement[bool]) -> None:
+def hear_no_more(connection: Connection, which: ColumnElement[bool]) -> None:
+    """Settle attempts that are still `sent`: their answers will not come, and may have been paid for."""
     connection.execute(
         update(attempts)
         .where(which, attempts.c.outcome == AttemptOutcome.SENT)
@@ -268,53 +310,28 @@ def _hear_no_more(connection: Connection, which: ColumnElement[bool]) -> None:
     )
 
 
-def cancel_queued(connection: Connection, run_id: int, reason: Reason, *, now: datetime) -> bool:
-    """End a run that has not begun; returns whether it was still queued."""
+def request_cancel(connection: Connection, run_id: int, reason: Reason) -> bool:
+    """Ask the owner of a running run to end it; returns whether it still runs."""
     changed = connection.execute(
         update(runs)
-        .where(runs.c.id == run_id, runs.c.state == RunState.QUEUED)
-        .values(state=RunState.CANCELLED, reason=str(reason), finished_at=now)
+        .where(runs.c.id == run_id, runs.c.state == RunState.RUNNING)
+        .values(cancel_requested=str(reason))
     )
     return changed.rowcount == 1
 
 
-def recover(connection: Connection, *, instance_id: int, now: datetime) -> list[ClaimedRun]:
-    """Settle what processes that are gone have left; return the queued runs that are now ours.
-
-    A running one ends `abandoned`, since its call may have been paid. A queued one has not begun and is
-    taken up, except what somebody had asked for by hand and no longer waits for.
-    """
-    _hear_no_more_of_titles(connection, now=now)
-    left = connection.execute(
-        select(runs.c.id, runs.c.job, runs.c.scheduled_for, runs.c.trigger, runs.c.state, instances)
-        .join_from(runs, instances, runs.c.instance_id == instances.c.id)
-        .where(runs.c.finished_at.is_(None))
-        .order_by(runs.c.id)
-    ).mappings()
-    orphans = [row for row in left if instance_verbs.is_gone(row, now=now)]
-    taken = []
-    for row in orphans:
-        by_hand = row["trigger"] in (Trigger.MANUAL, Trigger.ASK, Trigger.DRILL)
-        if row["state"] == RunState.RUNNING:
-            _abandon(connection, row[runs.c.id], row[runs.c.job], Trigger(row["trigger"]), now)
-        elif by_hand:
-            cancel_queued(connection, row[runs.c.id], Reason.PROCESS_GONE, now=now)
-        else:
-            connection.execute(
-                update(runs).where(runs.c.id == row[runs.c.id]).values(instance_id=instance_id)
-            )
-            taken.append(
-                ClaimedRun(row[runs.c.id], row[runs.c.job], row["scheduled_for"], Trigger(row["trigger"]))
-            )
-    return taken
-
-
-def _abandon(connection: Connection, run_id: int, job: str, trigger: Trigger, now: datetime) -> None:
-    _hear_no_more(connection, attempts.c.run_id == run_id)
-    connection.execute(
-        update(runs)
-        .where(runs.c.id == run_id, runs.c.state == RunState.RUNNING)
-        .values(state=RunState.ABANDONED, reason=str(Reason.PROCESS_GONE), finished_at=now)
+def to_be_cancelled(connection: Connection, instance_id: int) -> dict[int, Reason]:
+    """Return the running runs of a process that somebody wants ended, and why."""
+    rows = connection.execute(
+        select(runs.c.id, runs.c.cancel_requested).where(
+            runs.c.finished_at.is_(None),
+            runs.c.instance_id == instance_id,
+            runs.c.cancel_requested.is_not(None),
+        )
     )
-    if trigger in (*SCHEDULED_TRIGGERS, Trigger.AFTER):
-        job_verbs.count_end(connection, job, RunState.ABANDONED)
+    return {row.id: Reason(row.cancel_requested) for row in rows}
+
+
+def cancel_queued(connection: Connection, run_id: int, reason: Reason, *, now: datetime) -> bool:
+    """End a run that waits; returns whether it was queued. One that never began counts for nothing."""
+    return claims.end_waiting(connection, run_id, reason, now=now)

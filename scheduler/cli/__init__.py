@@ -16,44 +16,67 @@ from scheduler.cli.lazy import Entry, LazyGroup
 
 _HERE = "scheduler.cli"
 
+
+def _reads(help_: str, place: str) -> Entry:
+    """Return a command that reads state or secrets: a running daemon's, where there is one."""
+    return Entry(help_, f"{_HERE}.{place}", in_daemon=True)
+
+
+def _does(help_: str, place: str, files: Mapping[str, str] = MappingProxyType({})) -> Entry:
+    """Return a command that changes state or asks a provider: a running daemon's, where there is one."""
+    return Entry(help_, f"{_HERE}.{place}", in_daemon=True, changes=True, files=MappingProxyType(files))
+
+
 COMMANDS: Mapping[str, Entry] = MappingProxyType(
     {
         "init": Entry("Write a commented promptd.yaml and a first job.", f"{_HERE}.init:init"),
         "demo": Entry("See a fallback happen: no key, no network, no configuration.", f"{_HERE}.demo:demo"),
-        "check": Entry("Check the configuration and its secrets; start nothing.", f"{_HERE}.check:check"),
+        "check": _reads("Check the configuration and its secrets; start nothing.", "check:check"),
         "start": Entry("Run the daemon in the foreground.", f"{_HERE}.service:start"),
-        "status": Entry("Say how the daemon, jobs, runs and credentials stand.", f"{_HERE}.status:status"),
-        "ask": Entry("Send one prompt now, through the whole chain.", f"{_HERE}.ask:ask"),
-        "explain": Entry("Say whom a job's next run would ask, and why.", f"{_HERE}.explain:explain"),
-        "drill": Entry("Run a job while providers fail; mark nobody.", f"{_HERE}.drill:drill"),
+        "reload": Entry("Have the daemon apply a changed configuration.", f"{_HERE}.service:reload"),
+        "stop": Entry("Have the daemon finish its work and end.", f"{_HERE}.service:stop"),
+        "status": _reads("Say how the daemon, jobs, runs and credentials stand.", "status:status"),
+        "ask": _does("Send one prompt now, through the whole chain.", "ask:ask"),
+        "explain": _reads("Say whom a job's next run would ask, and why.", "explain:explain"),
+        "drill": _does("Run a job while providers fail; mark nobody.", "drill:drill"),
         "classify": Entry("Say what a provider's answer means.", f"{_HERE}.classify:classify"),
+        "audit": _reads("Prove that every due instant has its one row.", "audit:audit"),
         "config": Entry(
             "Show the effective configuration, or its schema.",
             commands=MappingProxyType(
                 {
                     "show": Entry("Print every value, and where it comes from.", f"{_HERE}.config:show"),
                     "schema": Entry("Print the JSON Schema of promptd.yaml.", f"{_HERE}.config:schema"),
+                    "explain": Entry("Say what one key means.", f"{_HERE}.config_explain:explain"),
                 }
             ),
         ),
         "job": Entry(
-            "List jobs, see when they are due, run one now.",
+            "List jobs, see when they are due, run, pause and edit them.",
             commands=MappingProxyType(
                 {
-                    "list": Entry("List every job and how it stands.", f"{_HERE}.job:list_"),
-                    "show": Entry("Show one job: its schedule, chain and prompt.", f"{_HERE}.job:show"),
-                    "next": Entry("Print the next due times.", f"{_HERE}.job_next:next_"),
-                    "run": Entry("Run a job now.", f"{_HERE}.job_run:run"),
+                    "list": _reads("List every job and how it stands.", "job:list_"),
+                    "show": _reads("Show one job: its schedule, chain and prompt.", "job:show"),
+                    "next": _reads("Print the next due times.", "job_next:next_"),
+                    "run": _does("Run a job now.", "job_run:run"),
+                    "pause": _does("Start no runs of a job until it is resumed.", "job_pause:pause"),
+                    "resume": _does("Let a paused job fall due again.", "job_pause:resume"),
+                    "add": Entry("Write a new job into jobs_dir.", f"{_HERE}.job_add:add"),
+                    "edit": Entry("Edit a job's file, and check it.", f"{_HERE}.job_edit:edit"),
+                    "remove": Entry("Remove a job's file; its history stays.", f"{_HERE}.job_edit:remove"),
                 }
             ),
         ),
         "run": Entry(
-            "Look at runs: what was asked, who answered, what it said.",
+            "Look at runs, cancel them, run them again.",
             commands=MappingProxyType(
                 {
-                    "list": Entry("List runs, newest first.", f"{_HERE}.run:list_"),
-                    "show": Entry("Show one run with every attempt and delivery.", f"{_HERE}.run:show"),
-                    "output": Entry("Print a run's output and nothing else.", f"{_HERE}.run:output"),
+                    "list": _reads("List runs, newest first.", "run:list_"),
+                    "show": _reads("Show one run with every attempt and delivery.", "run:show"),
+                    "output": _reads("Print a run's output and nothing else.", "run:output"),
+                    "cancel": _does("End a run that has not ended.", "run_cancel:cancel"),
+                    "retry": _does("Run again what has ended, as a new run.", "run_cancel:retry"),
+                    "export": _reads("Write runs as CSV or JSON lines.", "run_export:export"),
                 }
             ),
         ),
@@ -61,12 +84,16 @@ COMMANDS: Mapping[str, Entry] = MappingProxyType(
             "Log in and out; see, explain and reset credentials.",
             commands=MappingProxyType(
                 {
-                    "list": Entry("List credentials and how they stand.", f"{_HERE}.auth:list_"),
-                    "why": Entry("Print the attempts behind each mark.", f"{_HERE}.auth:why"),
-                    "reset": Entry("Lift the marks on a provider's credentials.", f"{_HERE}.auth:reset"),
-                    "login": Entry("Log in, with a browser anywhere.", f"{_HERE}.auth_login:login"),
-                    "import": Entry("Take over a login from another tool.", f"{_HERE}.auth_import:import_"),
-                    "remove": Entry("Forget a provider's login.", f"{_HERE}.auth_remove:remove"),
+                    "list": _reads("List credentials and how they stand.", "auth:list_"),
+                    "why": _reads("Print the attempts behind each mark.", "auth:why"),
+                    "reset": _does("Lift the marks on a provider's credentials.", "auth:reset"),
+                    "login": _does("Log in, with a browser anywhere.", "auth_login:login"),
+                    "import": _does(
+                        "Take over a login from another tool.",
+                        "auth_import:import_",
+                        {"--file": "~/.codex/auth.json"},
+                    ),
+                    "remove": _does("Forget a provider's login.", "auth_remove:remove"),
                 }
             ),
         ),
@@ -74,21 +101,25 @@ COMMANDS: Mapping[str, Entry] = MappingProxyType(
             "See which providers are known, and whether they answer.",
             commands=MappingProxyType(
                 {
-                    "list": Entry("List providers and their credentials.", f"{_HERE}.provider:list_"),
-                    "show": Entry("Show one provider and who uses it.", f"{_HERE}.provider_show:show"),
-                    "check": Entry("Ask once with each credential.", f"{_HERE}.provider_check:check"),
+                    "list": _reads("List providers and their credentials.", "provider:list_"),
+                    "show": _reads("Show one provider and who uses it.", "provider_show:show"),
+                    "check": _does("Ask once with each credential.", "provider_check:check"),
                 }
             ),
         ),
         "db": Entry(
-            "Migrate the database, or see its revision.",
+            "Migrate the database, look after it, back it up.",
             commands=MappingProxyType(
                 {
                     "upgrade": Entry("Migrate to this version; backup first.", f"{_HERE}.db:upgrade"),
-                    "current": Entry("Print the database's revision.", f"{_HERE}.db:current"),
+                    "current": _reads("Print the database's revision.", "db:current"),
+                    "backup": _does("Write a verified copy while all goes on.", "db_care:backup"),
+                    "check": _reads("Check the database's integrity.", "db_care:check"),
+                    "prune": _does("Remove runs that need not be kept.", "db_care:prune"),
                 }
             ),
         ),
+        "completion": Entry("Print a shell's completion script.", f"{_HERE}.completion:completion"),
     }
 )
 
@@ -126,9 +157,17 @@ def cli(ctx: click.Context, config: Path | None, verbose: bool, no_color: bool) 
     context.config, context.verbose, context.color = config, verbose, color
 
 
-def main(args: Sequence[str] | None = None, *, environ: Mapping[str, str] = os.environ) -> int:
-    """Run one command and return its exit code; every error ends here, as one line that says what to do."""
-    context = Context(environ=environ)
+def main(
+    args: Sequence[str] | None = None,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    carried: bool = False,
+) -> int:
+    """Run one command and return its exit code; every error ends here, as one line that says what to do.
+
+    With `carried` it is done for a daemon, in this process whatever it is.
+    """
+    context = Context(environ=environ, carried=carried)
     try:
         result = cli.main(args, prog_name="promptd", standalone_mode=False, obj=context)
     except Exception as exc:  # the very edge: what nobody expected is told here, and nowhere else

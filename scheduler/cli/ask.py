@@ -32,6 +32,7 @@ def ask(context: Context, prompt: str, provider: str | None, model: str | None, 
     """
     from jobs.definition import ASK, Job
     from jobs.run import Trigger
+    from scheduler.config.settings import ScheduledJob
     from scheduler.one_shot import run_now
 
     text = _read() if prompt == "-" else prompt
@@ -46,9 +47,8 @@ def ask(context: Context, prompt: str, provider: str | None, model: str | None, 
     )
     ended = run_now(
         settings,
-        job,
+        ScheduledJob(job, None, settings.timezone),
         trigger=Trigger.ASK,
-        zone=settings.timezone,
         environ=context.environ,
         redactor=context.redactor,
         hear=say_waits,

@@ -35,20 +35,21 @@ def _lines(shape: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str,
     for key, value in shape.items():
         dotted = f"{path}.{key}" if path else key
         if value.keys() == _LEAF:
-            yield dotted, _words(value["value"]), value["from"]
+            yield dotted, value_words(value["value"]), value["from"]
         else:
             yield from _lines(value, dotted)
 
 
-def _words(value: Any) -> str:
+def value_words(value: Any) -> str:
+    """Return a value in effect as people read it."""
     match value:
         case None:
             return ""
         case bool():
             return "true" if value else "false"
         case list():
-            return ", ".join(map(_words, value))
+            return ", ".join(map(value_words, value))
         case dict():
-            return ", ".join(f"{key}={_words(each)}" for key, each in value.items())
+            return ", ".join(f"{key}={value_words(each)}" for key, each in value.items())
         case _:
             return str(value)

@@ -27,20 +27,25 @@ if TYPE_CHECKING:
 
 @dataclass
 class Context:
-    """The global options, and the way to everything heavy. One per invocation."""
+    """The global options, and the way to everything heavy. One per invocation.
+
+    `carried`: this process carries a command out for a daemon, and asks no other one to.
+    """
 
     config: Path | None = None
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     verbose: bool = False
     color: bool = True
+    carried: bool = False
     redactor: Redactor = field(default_factory=Redactor)
 
     @cached_property
     def loaded(self) -> "Loaded":
         """The configuration with the files it was made of; raises ConfigError."""
-        from scheduler.config import loader, sources
+        from scheduler.config import loader
+        from scheduler.config.paths import find
 
-        path = sources.find(self.config, self.environ)
+        path = find(self.config, self.environ)
         return loader.load_with_origins(path, environ=self.environ, now=clock.utcnow())
 
     @property
@@ -58,10 +63,10 @@ class Context:
         """The providers of the configuration; the built-in ones where no configuration is found."""
         from jobs.errors import ConfigError
         from jobs.providers.registry import Registry
-        from scheduler.config import sources
+        from scheduler.config.paths import find
 
         try:
-            sources.find(self.config, self.environ)
+            find(self.config, self.environ)
         except ConfigError:
             return Registry()
         return self.registry

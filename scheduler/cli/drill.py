@@ -50,9 +50,8 @@ def drill(context: Context, name: str, failures: tuple[tuple[str, ErrorClass], .
     rehearsed = Drill(chosen(context, scheduled.job, failures))
     ended = run_now(
         context.settings,
-        scheduled.job,
+        scheduled,
         trigger=Trigger.DRILL,
-        zone=scheduled.timezone,
         environ=context.environ,
         redactor=context.redactor,
         drill=rehearsed,

@@ -55,7 +55,7 @@ def exit_code_of(error: Exception, *, verbose: bool = False, redactor: Redactor)
         case BrokenPipeError():
             return pipe_closed()
         case _ if _is_of_database(error):
-            return _told(_database(error), ExitCode.UNAVAILABLE)
+            return _told(_database(error), ExitCode.BUSY if _is_locked(error) else ExitCode.UNAVAILABLE)
         case _:
             return _bug(error, verbose=verbose, redactor=redactor)
 
@@ -98,10 +98,17 @@ def _is_of_database(error: BaseException) -> bool:
     return isinstance(error, sqlite3.Error) or (module is not None and isinstance(error, module.DBAPIError))
 
 
+def _is_locked(error: BaseException) -> bool:
+    """Say whether another process holds the database: it lets go of it again."""
+    code = getattr(getattr(error, "orig", None) or error, "sqlite_errorcode", 0)
+    return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
 def _database(error: BaseException) -> str:
     cause = getattr(error, "orig", None) or error
     said = " ".join(str(cause).split()) or type(cause).__name__
-    return f"the database cannot be used: {said}; check its file and disk, or try again"
+    look = "its file and disk" if isinstance(cause, sqlite3.Error) else "that its server runs, and its URL"
+    return f"the database cannot be used: {said}; check {look}, or try again"
 
 
 def _bug(error: Exception, *, verbose: bool, redactor: Redactor) -> int:

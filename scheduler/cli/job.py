@@ -1,6 +1,6 @@
 """`promptd job list` and `show`: what the files say a job is, and what the database says happened to it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -11,13 +11,16 @@ from jobs.store import jobs as job_verbs
 from jobs.store import ledger
 from jobs.store.jobs import JobState
 from scheduler.cli import words
+from scheduler.cli.config import value_words
 from scheduler.cli.context import Context
-from scheduler.cli.job_next import anchored, following, job_named
+from scheduler.cli.job_next import anchored, following, job_named, undecided_since
 from scheduler.cli.params import JOB
 from scheduler.cli.tables import Facts, Table, View, shown
 from scheduler.cli.words import instant
+from scheduler.config.effective import DEFAULT, job_keys
 from scheduler.config.settings import ScheduledJob
 
+_KEY_TITLES = ("KEY", "VALUE", "FROM")
 _TITLES = ("JOB", "SCHEDULE", "STATE", "NEXT RUN", "LAST RUN", "FAILURES IN A ROW")
 
 
@@ -38,12 +41,22 @@ def list_(context: Context) -> View:
 @click.argument("name", type=JOB)
 @shown
 def show(context: Context, name: str) -> View:
-    """Show one job: its schedule, its chain and its prompt."""
+    """Show one job: its schedule, its chain, its prompt, and every key with the place it comes from."""
     now = clock.utcnow()
     job = job_named(context, name)
     states, last = _happened(context)
-    shape = {**job_shape(job, states.get(name), last.get(name), now=now), **_definition(job)}
-    return View(shape, [Facts(_facts(shape, now)), job.job.prompt.rstrip()])
+    keys = job_keys(context.loaded, name)
+    shape = {**job_shape(job, states.get(name), last.get(name), now=now), **_definition(job), "keys": keys}
+    written = [(key, value_words(leaf["value"]), leaf["from"]) for key, leaf in _written(keys)]
+    prompt = [job.job.prompt.rstrip()] if job.job.prompt else []
+    return View(shape, [Facts(_facts(shape, now)), Table(_KEY_TITLES, written), *prompt])
+
+
+def _written(keys: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the keys that somebody has written, but for what is shown otherwise."""
+    for key, leaf in keys.items():
+        if leaf["from"] != DEFAULT and key not in ("prompt", "system"):
+            yield key, leaf
 
 
 def job_shape(
@@ -78,7 +91,9 @@ def _happened(context: Context) -> tuple[dict[str, JobState], dict[str, Mapping[
 
 
 def _next(job: ScheduledJob, state: JobState | None, now: datetime) -> datetime | None:
-    return next(following(anchored(job, state, now=now), now), None) if job.enabled else None
+    if not job.enabled:
+        return None
+    return next(following(anchored(job, state, now=now), undecided_since(state, now=now)), None)
 
 
 def _last_run(last: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -1,15 +1,14 @@
-"""`promptd job next`: when jobs are due, in UTC and in their zones, and where a clock change shapes that."""
+"""`promptd job next`: when jobs are due, in UTC and in their zones, and what shapes that."""
 
 import heapq
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from difflib import get_close_matches
 from itertools import islice
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import click
-from cronsim import CronSim
 
 from jobs import clock
 from jobs.errors import UsageError
@@ -17,15 +16,18 @@ from jobs.store import jobs as job_verbs
 from jobs.store.jobs import JobState
 from scheduler.cli import words
 from scheduler.cli.context import Context
+from scheduler.cli.job_catch_up import catch_up_view
 from scheduler.cli.params import JOB
 from scheduler.cli.tables import Table, View, shown
 from scheduler.cli.words import instant
 from scheduler.config.settings import ScheduledJob
-from scheduler.triggers import CronSchedule, Schedule
+from scheduler.cron_schedule import CronSchedule
+from scheduler.periods import delay_of
+from scheduler.timetable import JoinedSchedule
+from scheduler.triggers import AtSchedule, Schedule
 
 _DEFAULT = 10
 _MOST = 10_000
-_SECOND = timedelta(seconds=1)
 _TITLES = ("JOB", "SCHEDULED FOR", "LOCAL", "NOTE")
 
 
@@ -34,13 +36,18 @@ _TITLES = ("JOB", "SCHEDULED FOR", "LOCAL", "NOTE")
 @click.option(
     "-n", "count", type=click.IntRange(1, _MOST), default=_DEFAULT, show_default=True, help="How many times."
 )
+@click.option(
+    "--if-started-now", is_flag=True, help="Print what a daemon that starts now would catch up; start nothing."
+)
 @shown
-def next_(context: Context, name: str | None, count: int) -> View:
+def next_(context: Context, name: str | None, count: int, if_started_now: bool) -> View:
     """Print the next due times of one job, or of all jobs together."""
     now = clock.utcnow()
     jobs = [job_named(context, name)] if name else list(context.settings.jobs.values())
     with context.reading() as connection:
         states = job_verbs.states(connection)
+    if if_started_now:
+        return catch_up_view(jobs, states, count=count, now=now)
     rows = next_rows(jobs, states, count=count, now=now)
     lines = [(row["job"], row["scheduled_for"], row["local"], row["note"]) for row in rows]
     return View(rows, [Table(_TITLES, lines, none="nothing is due")], notes=_notes(jobs, name))
@@ -54,7 +61,7 @@ def next_rows(
         *(_dated(job, states.get(job.name), now) for job in jobs if job.enabled),
         key=lambda each: (each[0], each[1].name),
     )
-    return [_row(when, job, states.get(job.name)) for when, job in islice(due, count)]
+    return [_row(when, job, schedule, states.get(job.name)) for when, job, schedule in islice(due, count)]
 
 
 def job_named(context: Context, name: str) -> ScheduledJob:
@@ -80,43 +87,62 @@ def following(schedule: Schedule | None, moment: datetime) -> Iterator[datetime]
         upcoming = schedule.after(upcoming)
 
 
-def _dated(
-    job: ScheduledJob, state: JobState | None, now: datetime
-) -> Iterator[tuple[datetime, ScheduledJob]]:
-    return ((when, job) for when in following(anchored(job, state, now=now), now))
+def undecided_since(state: JobState | None, *, now: datetime) -> datetime:
+    """Return `now`, or up to when a job is decided already where the clock was set back behind that."""
+    return max(now, state.decided_until) if state else now
 
 
-def _row(when: datetime, job: ScheduledJob, state: JobState | None) -> dict[str, Any]:
+Dated = tuple[datetime, ScheduledJob, Schedule]
+
+
+def _dated(job: ScheduledJob, state: JobState | None, now: datetime) -> Iterator[Dated]:
+    schedule = anchored(job, state, now=now)
+    since = undecided_since(state, now=now)
+    return ((when, job, schedule) for when in following(schedule, since)) if schedule else iter(())
+
+
+def _row(when: datetime, job: ScheduledJob, schedule: Schedule, state: JobState | None) -> dict[str, Any]:
     paused = "paused: will be skipped" if state and state.paused_at else None
-    shaped = clock_change(job.schedule, when) if isinstance(job.schedule, CronSchedule) else None
+    notes = (paused, clock_change(schedule, when), _delayed(when, job, schedule))
     return {
         "job": job.name,
         "scheduled_for": instant(when),
         "local": words.local(when, job.timezone),
-        "note": "; ".join(note for note in (paused, shaped) if note) or None,
+        "note": "; ".join(note for note in notes if note) or None,
     }
 
 
-def clock_change(schedule: CronSchedule, when: datetime) -> str | None:
-    """Say how a change of the clock shaped an instant: None where it did not."""
-    if _is_ambiguous(when, schedule.zone):
-        first = when.astimezone(schedule.zone).fold == 0
+def _delayed(when: datetime, job: ScheduledJob, schedule: Schedule) -> str | None:
+    if not job.jitter:
+        return None
+    delay = delay_of(schedule, when, job=job.name, jitter=job.jitter)
+    return f"jitter: starts {words.length(delay)} later"
+
+
+def clock_change(schedule: Schedule, when: datetime) -> str | None:
+    """Say how a change of the clock shaped an instant: None where it did not, and for elapsed times."""
+    lines = schedule.lines if isinstance(schedule, JoinedSchedule) else (schedule,)
+    said = [
+        _shaped(line, line.zone, when)
+        for line in lines
+        if isinstance(line, CronSchedule | AtSchedule) and line.zone and line.latest(when) == when
+    ]
+    return "; ".join(dict.fromkeys(note for note in said if note)) or None
+
+
+def _shaped(line: CronSchedule | AtSchedule, zone: ZoneInfo, when: datetime) -> str | None:
+    if _is_ambiguous(when, zone):
+        first = when.astimezone(zone).fold == 0
         return "clock set back: the first of two" if first else "clock set back: the second of two"
-    before, after = (moment.astimezone(schedule.zone).utcoffset() for moment in (when - _SECOND, when))
-    if before is None or after is None or after <= before or _is_written(schedule, when):
+    if line.names(when):
         return None
     return "clock set forward: the hour does not exist, runs right after it"
 
 
 def _is_ambiguous(when: datetime, zone: ZoneInfo) -> bool:
+    """Say whether this local time comes twice: PEP 495 gives it two offsets, the earlier one the greater."""
     local = when.astimezone(zone)
     return local.replace(fold=0).utcoffset() != local.replace(fold=1).utcoffset()
-
-
-def _is_written(schedule: CronSchedule, when: datetime) -> bool:
-    """Say whether the line itself names this local time, read as if no clock ever changed."""
-    plain = when.astimezone(schedule.zone).replace(tzinfo=UTC)
-    return next(CronSim(schedule.line, plain - _SECOND), None) == plain
 
 
 def _notes(jobs: list[ScheduledJob], name: str | None) -> list[str]:

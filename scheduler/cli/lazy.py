@@ -1,8 +1,9 @@
 """Groups of commands that are known by name and one line, and are imported when they are used."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
+from types import MappingProxyType
 
 import click
 from click.shell_completion import CompletionItem
@@ -12,12 +13,17 @@ from click.shell_completion import CompletionItem
 class Entry:
     """One command: its line in the help, and where it is written (`module:attribute`).
 
-    A group of commands has no place of its own; it has `commands`.
+    A group of commands has no place of its own; it has `commands`. What is `in_daemon` is carried out by a
+    running daemon, since it needs state or secrets; `changes` says that it is more than reading. `files` are
+    its options that name a file to be read, which the caller opens, each with its default.
     """
 
     help: str
     place: str = ""
     commands: "Mapping[str, Entry] | None" = None
+    in_daemon: bool = False
+    changes: bool = False
+    files: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     def made(self, name: str) -> click.Command:
         """Return the command itself: a group from its table, anything else by importing it."""
@@ -44,6 +50,22 @@ class LazyGroup(click.Group):
         """Return one command, imported now."""
         entry = self.table.get(cmd_name)
         return entry.made(cmd_name) if entry else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that is meant; one that a daemon may carry out is not imported before that."""
+        entry = self.table.get(args[0])
+        needs_help = any(arg in ("-h", "--help") for arg in args)
+        if entry is None or not entry.in_daemon or ctx.resilient_parsing or needs_help:
+            return super().resolve_command(ctx, args)
+        from scheduler.cli.forward import Forwarded  # noqa: PLC0415 - help and other commands do without
+
+        return (
+            args[0],
+            Forwarded(args[0], real=entry.made, changes=entry.changes, files=entry.files),
+            args[1:],
+        )
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands from the table."""

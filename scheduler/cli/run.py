@@ -190,6 +190,7 @@ def _facts(row: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("truncated", "yes" if row["truncated"] else ""),
         ("shortened", _shortened(row)),
         ("title", row["title"]),
+        ("kept quiet", "yes, silent_when is true of its answer" if row["silent"] else ""),
         ("tries", row["tries"]),
         ("started", words.moment(row["started_at"])),
         ("finished", words.moment(row["finished_at"])),

@@ -1,23 +1,25 @@
-"""Jobs settled: defaults merged in, chains resolved, schedules parsed, names made sure of."""
+"""Jobs settled: defaults merged in, chains resolved, schedules and texts made sure of, names taken once."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from types import MappingProxyType
-from typing import Any
 from zoneinfo import ZoneInfo
 
-from jobs.definition import DEFAULT_TIMEOUT, Auxiliary, Command, Job, OnOverflow
-from jobs.request import Parameters
+from jobs.definition import Auxiliary, Job, OnOverflow
 from jobs.target import Target
+from scheduler.config.advice import Advice
 from scheduler.config.chains import Chains
+from scheduler.config.definitions import Definitions
 from scheduler.config.gather import Faults
 from scheduler.config.job_files import WrittenJob
+from scheduler.config.merged import Merged
 from scheduler.config.references import check_references
-from scheduler.config.schema import GatherRow, JobKeys, ParametersRow, PartialJob
+from scheduler.config.schema import JobKeys, PartialJob
 from scheduler.config.settings import AuxiliaryTask, ScheduledJob
 from scheduler.config.sources import Document
-from scheduler.triggers import Schedule, parse_schedule
+from scheduler.config.texts import TextReader, Texts, moved
+from scheduler.config.timing import Timing
 
 Targets = tuple[Target, ...]
 
@@ -47,13 +49,26 @@ class Builder:
     shared: Shared
     chains: Chains
     faults: Faults
-    _schedules: dict[tuple[str, str], Schedule | ValueError] = field(default_factory=dict)
     _names: dict[str, WrittenJob] = field(default_factory=dict)
+    _merged: Merged = field(init=False)
+    _definitions: Definitions = field(init=False)
+    _timing: Timing = field(init=False)
+    _texts: TextReader = field(init=False)
+    _advice: Advice = field(init=False)
+
+    def __post_init__(self) -> None:
+        shared, faults = self.shared, self.faults
+        self._merged = Merged(shared.document, shared.defaults)
+        self._definitions = Definitions(shared.defaults)
+        self._timing = Timing(self._merged, shared.now, faults)
+        self._texts = TextReader(self.chains.places, faults, shared.document, shared.defaults)
+        self._advice = Advice(self._merged, faults, shared.now)
 
     def jobs(self, written: Iterable[WrittenJob]) -> Mapping[str, ScheduledJob]:
         """Return the sound jobs by name; the others leave faults."""
         written = tuple(written)
         self._check_references(written)
+        self._texts.check_defaults()
         made = [self._job(each) for each in written]
         return MappingProxyType({job.name: job for job in made if job is not None})
 
@@ -70,50 +85,48 @@ class Builder:
         )
 
     def _job(self, written: WrittenJob) -> ScheduledJob | None:
-        row = written.row
+        row, pick = written.row, self._merged.pick
         self._take_name(written)
-        zone = ZoneInfo(name) if (name := self._pick(row, "timezone")) else self.shared.zone
-        schedule = self._schedule(written, zone)
+        zone = ZoneInfo(name) if (name := pick(row, "timezone")) else self.shared.zone
+        when = self._timing.of(written, zone)
+        texts = self._texts.of(written)
         chain = self._chain(written)
-        if row.name is None or row.prompt is None or not chain:
+        if row.name is None or texts is None or not chain:
             return None
-        return ScheduledJob(
-            job=self._definition(row, row.name, row.prompt, chain),
-            schedule=schedule,
+        job = ScheduledJob(
+            job=self._definition(row, row.name, texts, chain),
+            schedule=when[1] if when else None,
             timezone=zone,
-            enabled=self._pick(row, "enabled"),
-            misfire_grace_time=self._pick(row, "misfire_grace_time"),
-            catch_up=self._pick(row, "catch_up"),
+            enabled=pick(row, "enabled"),
+            misfire_grace_time=pick(row, "misfire_grace_time"),
+            catch_up=pick(row, "catch_up"),
+            timetable=when[0] if when else None,
+            jitter=pick(row, "jitter"),
+            max_runs=pick(row, "max_runs"),
         )
+        if not self.faults.under(written.document, written.path):
+            self._advice.give(written, job)
+        return job
 
-    def _definition(self, row: PartialJob, name: str, prompt: str, chain: Targets) -> Job:
-        timeout: timedelta | None = self._pick(row, "timeout")
+    def _definition(self, row: PartialJob, name: str, texts: Texts, chain: Targets) -> Job:
         on_overflow = self._on_overflow(row)
         compresses = on_overflow is OnOverflow.COMPRESS
         return Job(
-            name=name,
-            prompt=prompt,
+            name=moved(name),
+            prompt=texts.prompt,
             chain=chain,
-            system=self._pick(row, "system"),
-            description=self._pick(row, "description"),
-            tags=self._pick(row, "tags"),
-            vars=MappingProxyType(self._pick(row, "vars")),
-            fallback_on=self._pick(row, "fallback_on"),
-            parameters=_parameters(self._pick(row, "parameters")),
-            timeout=timeout or DEFAULT_TIMEOUT,
-            gather=_command(self._pick(row, "gather")),
-            context_from=tuple(dict.fromkeys(self._pick(row, "context_from"))),
-            on_truncated=self._pick(row, "on_truncated"),
+            system=texts.system,
+            prompt_file=texts.prompt_file,
+            system_file=texts.system_file,
             on_overflow=on_overflow,
             compression=self._auxiliary("compression", chain) if compresses else None,
             title=self._auxiliary("title", chain),
-            repeat_safe=self._pick(row, "repeat_safe"),
-            store_prompt=self._pick(row, "store_prompt"),
+            **self._definitions.of(row),
         )
 
     def _on_overflow(self, row: PartialJob) -> OnOverflow:
         """Return what a job does about an overflow: it compresses where it may, and somebody can."""
-        wanted: OnOverflow = self._pick(row, "on_overflow") or OnOverflow.COMPRESS
+        wanted: OnOverflow = self._merged.pick(row, "on_overflow") or OnOverflow.COMPRESS
         nobody = wanted is OnOverflow.COMPRESS and "compression" not in self.shared.auxiliary
         return OnOverflow.FAIL if nobody else wanted
 
@@ -125,10 +138,6 @@ class Builder:
         chain = dict.fromkeys((*task.chain, *(main if task.fallback_to_main else ())))
         return Auxiliary(tuple(chain), task.timeout)
 
-    def _pick(self, row: JobKeys, key: str) -> Any:
-        """Return the job's own value, else that of `defaults`, else the built-in one."""
-        return getattr(row if key in row.model_fields_set else self.shared.defaults, key)
-
     def _take_name(self, written: WrittenJob) -> None:
         name = written.row.name
         first = self._names.setdefault(name, written) if name else written
@@ -137,20 +146,6 @@ class Builder:
         line = first.document.place((*first.path, "name"))[0]
         wrong = f"the name {name!r} is taken by {first.document.file}:{line}"
         self.faults.add(written.document, (*written.path, "name"), wrong, "give each job its own name")
-
-    def _schedule(self, written: WrittenJob, zone: ZoneInfo) -> Schedule | None:
-        text = written.row.schedule
-        if text is None:
-            return None
-        parsed = self._schedules.get((text, zone.key))
-        if parsed is None:
-            parsed = self._schedules[(text, zone.key)] = _parsed(text, zone, self.shared.now)
-        if not isinstance(parsed, ValueError):
-            return parsed
-        wrong, _, mend = str(parsed).partition("; ")
-        mend = mend or "such as `0 7 * * mon-fri`, `@daily`, `every 90s`, `at 2026-12-01T09:00`"
-        self.faults.add(written.document, (*written.path, "schedule"), wrong, mend)
-        return None
 
     def _chain(self, written: WrittenJob) -> Targets:
         """Return the job's targets, the primary first; empty when there are faults or none."""
@@ -177,30 +172,3 @@ class Builder:
             return self.shared.fallbacks if inherited else self.shared.default_fallbacks
         numbered = [((*path, number), target) for number, target in enumerate(written.row.fallback)]
         return self.chains.settled(written.document, numbered)
-
-
-def _parsed(text: str, zone: ZoneInfo, now: datetime) -> Schedule | ValueError:
-    try:
-        return parse_schedule(text, zone, now=now)
-    except ValueError as exc:
-        return exc
-    except OverflowError:
-        return ValueError("a time too far away; choose one within the years 1970 to 9000")
-
-
-def _command(row: GatherRow | None) -> Command | None:
-    if row is None:
-        return None
-    given = {key: value for key in ("timeout", "max_bytes") if (value := getattr(row, key)) is not None}
-    return Command(row.command, row.shell, **given)
-
-
-def _parameters(row: ParametersRow) -> Parameters:
-    return Parameters(
-        temperature=row.temperature,
-        max_output_tokens=row.max_output_tokens,
-        reasoning_effort=row.reasoning_effort,
-        seed=row.seed,
-        response_format=MappingProxyType(row.response_format) if row.response_format is not None else None,
-        extra_body=MappingProxyType(row.extra_body),
-    )

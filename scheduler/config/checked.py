@@ -7,7 +7,7 @@ from pydantic import BaseModel, ValidationError
 
 from scheduler.config.faults import report
 from scheduler.config.gather import Faults
-from scheduler.config.schema import BROKEN, ConfigFile, JobRow, PartialJob
+from scheduler.config.schema import BROKEN, ConfigFile, JobRow, PartialJob, PromptedJob
 from scheduler.config.sources import Document
 from scheduler.config.yaml_tree import KeyPath
 
@@ -28,12 +28,19 @@ def checked_file(document: Document, faults: Faults) -> ConfigFile:
         return ConfigFile()
 
 
-def checked_job(document: Document, path: KeyPath, data: Any, faults: Faults) -> PartialJob | None:
-    """Return one job, or what is sound of it; None when nothing is."""
+def checked_job(
+    document: Document, path: KeyPath, data: Any, faults: Faults, *, has_prompt: bool
+) -> PartialJob | None:
+    """Return one job, or what is sound of it; None when nothing is.
+
+    With `has_prompt` a prompt is there for every job that has none of its own.
+    """
+    filed = has_prompt or (isinstance(data, dict) and "prompt_file" in data)
+    model = JobRow if filed else PromptedJob
     try:
-        return JobRow.model_validate(data)
+        return model.model_validate(data)
     except ValidationError as exc:
-        report(faults, document, path, JobRow, exc)
+        report(faults, document, path, model, exc)
         return _salvaged(PartialJob, data, exc) if isinstance(data, dict) else None
 
 

@@ -1,13 +1,13 @@
 """The effective configuration for `promptd config show`: every value, and the line that it comes from."""
 
 from collections.abc import Callable, Iterator, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import Enum
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
-from jobs.definition import Command
+from jobs.definition import Command, Retry
 from jobs.providers.registry import Provider
 from jobs.request import Parameters
 from jobs.secret import Redactor
@@ -17,6 +17,8 @@ from scheduler.config.schema import JobKeys, ParametersRow
 from scheduler.config.settings import ScheduledJob, Settings
 from scheduler.config.sources import Document
 from scheduler.config.yaml_tree import KeyPath
+from scheduler.timetable import Timetable
+from scheduler.zone_pieces import Fold, Gap
 
 DEFAULT = "default"
 MASK = "[secret]"
@@ -29,6 +31,8 @@ _TOP: Mapping[str, Callable[[Settings], Any]] = MappingProxyType(
         "model": lambda s: s.chain[0] if s.chain else None,
         "fallback_providers": lambda s: s.chain[1:],
         "limits.max_concurrent_runs": lambda s: s.limits.max_concurrent_runs,
+        "limits.keep_runs": lambda s: s.limits.keep_runs,
+        "limits.keep_days": lambda s: s.limits.keep_days,
         "limits.drain_timeout": lambda s: s.limits.drain_timeout,
         "server.listen": lambda s: f"{s.listen.host}:{s.listen.port}" if s.listen else "off",
         "logging.level": lambda s: s.log_level,
@@ -49,29 +53,53 @@ _PROVIDER: Mapping[str, Callable[[Provider], Any]] = MappingProxyType(
 )
 _JOB: Mapping[str, Callable[[ScheduledJob], Any]] = MappingProxyType(
     {
-        "schedule": lambda j: j.schedule.text if j.schedule else None,
+        "schedule": lambda j: _one_or_list(j.timetable.lines) if j.timetable else None,
         "timezone": lambda j: j.timezone.key,
         "enabled": lambda j: j.enabled,
+        "dst": lambda j: _dst(j.timetable),
+        "jitter": lambda j: j.jitter,
+        "start": lambda j: j.timetable.start if j.timetable else None,
+        "end": lambda j: j.timetable.end if j.timetable else None,
+        "max_runs": lambda j: j.max_runs,
         "misfire_grace_time": lambda j: j.misfire_grace_time,
         "catch_up": lambda j: j.catch_up,
+        "concurrency": lambda j: j.job.concurrency,
+        "on_crash": lambda j: j.job.on_crash,
         "description": lambda j: j.job.description,
         "tags": lambda j: j.job.tags,
         "prompt": lambda j: j.job.prompt,
+        "prompt_file": lambda j: j.job.prompt_file,
         "system": lambda j: j.job.system,
+        "system_file": lambda j: j.job.system_file,
         "vars": lambda j: j.job.vars,
         "model": lambda j: j.job.chain[0],
         "fallback": lambda j: j.job.chain[1:],
         "fallback_on": lambda j: sorted(j.job.fallback_on),
         "parameters": lambda j: _parameters(j.job.parameters),
         "timeout": lambda j: j.job.timeout,
+        "retry": lambda j: _retry(j.job.retry),
+        "condition": lambda j: _command(j.job.condition, prints=False),
         "gather": lambda j: _command(j.job.gather),
         "context_from": lambda j: j.job.context_from,
+        "after": lambda j: j.job.after,
+        "max_tokens_per_day": lambda j: j.job.max_tokens_per_day,
         "on_overflow": lambda j: j.job.on_overflow,
         "on_truncated": lambda j: j.job.on_truncated,
         "repeat_safe": lambda j: j.job.repeat_safe,
         "store_prompt": lambda j: j.job.store_prompt,
+        "silent_when": lambda j: j.job.silent_when,
+        "pause_after_failures": lambda j: j.job.pause_after_failures,
     }
 )
+
+
+_TEXTS: Mapping[str, str] = MappingProxyType(
+    {
+        **{"prompt": "prompt_file", "prompt_file": "prompt"},
+        **{"system": "system_file", "system_file": "system"},
+    }
+)
+"""Keys of which a job's own one puts the other one of `defaults` out of force."""
 
 
 def effective(loaded: Loaded) -> dict[str, Any]:
@@ -135,13 +163,19 @@ def _auxiliary(loaded: Loaded) -> Iterator[tuple[str, Any]]:
         )
 
 
+def job_keys(loaded: Loaded, name: str) -> dict[str, Any]:
+    """Return the keys of one job as `effective` does."""
+    written = next(each for each in loaded.written if each.row.name == name)
+    return _job(loaded, written, loaded.settings.jobs[name])
+
+
 def _job(loaded: Loaded, written: WrittenJob, job: ScheduledJob) -> dict[str, Any]:
     return {key: _leaf(value(job), _job_origin(loaded, written, key)) for key, value in _JOB.items()}
 
 
 def _job_origin(loaded: Loaded, written: WrittenJob, key: str) -> str:
     """Return where a job's value comes from: its own file, `defaults`, or what stands at the top."""
-    if key in written.row.model_fields_set:
+    if key in written.row.model_fields_set or _TEXTS.get(key, "") in written.row.model_fields_set:
         return _origin(written.document, (*written.path, key))
     if key in JobKeys.model_fields and key in loaded.file.defaults.model_fields_set:
         return _origin(loaded.document, ("defaults", key))
@@ -157,15 +191,31 @@ def _origin(document: Document, path: KeyPath) -> str:
     return f"{document.file}:{document.place(path, key=True)[0]}" if document.holds(path) else DEFAULT
 
 
-def _command(command: Command | None) -> dict[str, Any] | None:
+def _command(command: Command | None, *, prints: bool = True) -> dict[str, Any] | None:
     if command is None:
         return None
     return {
         "command": command.words[0] if command.shell else command.words,
         "shell": command.shell,
         "timeout": command.timeout,
-        "max_bytes": command.max_bytes,
+        **({"max_bytes": command.max_bytes} if prints else {}),
     }
+
+
+def _one_or_list(lines: tuple[str, ...]) -> str | tuple[str, ...]:
+    return lines[0] if len(lines) == 1 else lines
+
+
+def _dst(timetable: Timetable | None) -> dict[str, Any] | None:
+    if timetable is None:
+        return None
+    return {"gap": timetable.gap or Gap.RUN_AFTER, "fold": timetable.fold or Fold.FIRST}
+
+
+def _retry(retry: Retry | None) -> dict[str, Any] | None:
+    if retry is None:
+        return None
+    return {"max": retry.max, "delays": retry.delays, "on": sorted(retry.on)}
 
 
 def _parameters(parameters: Parameters) -> dict[str, Any]:
@@ -187,6 +237,8 @@ def _plain(value: Any) -> Any:
             return {str(key): _plain(each) for key, each in value.items()}
         case list() | tuple():
             return [_plain(each) for each in value]
+        case datetime():
+            return value.isoformat().replace("+00:00", "Z")
         case _:
             return Redactor().clean(str(value.value if isinstance(value, Enum) else value))
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from scheduler.config.gather import Faults, dotted
-from scheduler.config.schema import FREE, NOT_YET, NOT_YET_LISTS, NOT_YET_VALUES
+from scheduler.config.schema import FREE, NOT_YET
 from scheduler.config.sources import Document
 from scheduler.config.yaml_tree import KeyPath
 
@@ -64,6 +64,7 @@ WORDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "less_than_equal": ("is too large", "{le} or less"),
         "string_pattern_mismatch": ("has a form that is not allowed", "it must match {pattern}"),
         "too_short": ("is empty", "list at least {min_length}"),
+        "too_long": ("lists too many", "list at most {max_length}"),
     }
 )
 """What each type of pydantic's errors means, and what would be right."""
@@ -84,9 +85,15 @@ _NAMED_FREELY = FREE | {"headers"}
 """Keys below which a name of `BY_KEY` means something else."""
 
 _MENDS: Mapping[str, str] = MappingProxyType(
-    {"schedule": "write `schedule: …`, or `schedule: null` for a job that is only run by hand"}
+    {
+        "schedule": "write `schedule: …`, or `schedule: null` for a job that is run by hand or by `after`",
+        "prompt": "add `prompt: …`, or `prompt_file: FILE`",
+    }
 )
-_INSTEAD: Mapping[str, str] = MappingProxyType({"prompt": "prompt_file"})
+
+
+_FILES: Mapping[str, str] = MappingProxyType({"prompt_file": "prompt"})
+"""Keys that stand in for a required one."""
 
 
 def _empty_keys(data: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
@@ -117,7 +124,7 @@ def report(
         path = _existing(document, (*at, *error["loc"]), missing=error["type"] == "missing")
         if error["type"] == "missing" and (error["loc"][:-1], str(error["loc"][-1])) in meant:
             continue
-        if error["type"] == "value_error" and faults.under(document, path):
+        if error["type"] in ("value_error", "too_short") and faults.under(document, path):
             continue  # a part of the value is known to be wrong: what is said of the whole follows from that
         wrong, mend = _words(model, error)
         faults.add(document, path, wrong, mend, key=_is_about_a_key(error))
@@ -141,9 +148,6 @@ def _words(model: type[BaseModel], error: ErrorDetails) -> tuple[str, str]:
         return _Unknown.of(model, error["loc"]).words
     if error["input"] is None and kind != "missing":
         return NO_VALUE
-    if _later(model, error["loc"], error["input"]):
-        what = "a list" if isinstance(error["input"], list) else f"`{error['input']}`"
-        return (f"{what} {_NOT_CARRIED_OUT}", "write another value, or remove the key")
     if kind == "value_error":
         return (None if _NAMED_FREELY.intersection(error["loc"]) else BY_KEY.get(key)) or _own_words(error)
     wrong, mend = WORDS.get(kind, ("is not what is wanted here", "see `promptd config schema`"))
@@ -155,19 +159,6 @@ def _own_words(error: ErrorDetails) -> tuple[str, str]:
     text = str(error.get("ctx", {}).get("error", ""))
     wrong, semicolon, mend = text.partition("; ")
     return (wrong, mend) if semicolon else ("is not right", text)
-
-
-def _later(model: type[BaseModel], loc: KeyPath, value: Any) -> bool:
-    owner, key = _model_at(model, loc[:-1]), str(loc[-1]) if loc else ""
-    if owner is None:
-        return False
-    if isinstance(value, list):
-        return any(issubclass(owner, of) and key == name for of, name in NOT_YET_LISTS)
-    return any(
-        issubclass(owner, of) and key == name and value in values
-        for (of, name), values in NOT_YET_VALUES.items()
-        if isinstance(value, str)
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +180,7 @@ class _Unknown:
     @property
     def stands_for(self) -> tuple[str, ...]:
         """The keys whose absence this one explains."""
-        key = self.path[-1]
-        return (*self.near, *(missing for missing, instead in _INSTEAD.items() if instead == key))
+        return (*self.near, *(_FILES[key] for key in self.near if key in _FILES))
 
     @property
     def words(self) -> tuple[str, str]:
@@ -204,7 +194,9 @@ class _Unknown:
 @lru_cache(maxsize=1024)
 def _near(owner: type[BaseModel], key: str) -> tuple[str, ...]:
     names = [field.alias or name for name, field in owner.model_fields.items()]
-    return tuple(get_close_matches(key.strip().lower().replace("-", "_"), names, n=2, cutoff=0.6))
+    wanted = key.strip().lower().replace("-", "_")
+    surely = get_close_matches(wanted, names, n=2, cutoff=0.85)
+    return tuple(surely or get_close_matches(wanted, names, n=2, cutoff=0.6))
 
 
 def _model_at(model: type[BaseModel], path: KeyPath) -> type[BaseModel] | None:

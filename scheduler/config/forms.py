@@ -70,7 +70,7 @@ def _job_name(name: str) -> str:
     return name
 
 
-def _template_fault(text: str) -> str:
+def template_fault(text: str) -> str:
     """Return what is wrong with a template, or nothing.
 
     Whether it compiles is up to its tags alone, so many prompts around the same tags are compiled once.
@@ -97,7 +97,7 @@ def _compile_fault(text: str) -> str:
 
 
 def _template(text: str) -> str:
-    wrong = _template_fault(text)
+    wrong = template_fault(text)
     if wrong:
         raise ValueError(wrong)
     return text
@@ -119,7 +119,8 @@ def short_target(value: Any) -> Any:
     return {"provider": provider, "model": model}
 
 
-def _one_or_more(value: Any) -> Any:
+def one_or_more(value: Any) -> Any:
+    """Read a text that stands alone as a list of one."""
     return [value] if isinstance(value, str) else value
 
 
@@ -181,7 +182,7 @@ def command_words(value: Any, *, shell: bool) -> Any:
         )
     if isinstance(value, list) and shell:
         raise ValueError("is a list of words; write one text for the shell, or remove `shell`")
-    words = _one_or_more(value)
+    words = one_or_more(value)
     if isinstance(words, list) and not (words and isinstance(words[0], str) and words[0].strip()):
         raise ValueError("names no program; begin with one, such as [journalctl, -p, err]")
     return words
@@ -228,7 +229,7 @@ VariableName = Annotated[str, AfterValidator(_variable_name)]
 Text = Annotated[str, AfterValidator(_not_blank)]
 References = Annotated[
     tuple[Reference, ...],
-    BeforeValidator(_one_or_more, json_schema_input_type=str | list[str]),
+    BeforeValidator(one_or_more, json_schema_input_type=str | list[str]),
     Field(min_length=1),
 ]
 Whole = Annotated[int, Strict()]

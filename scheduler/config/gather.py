@@ -16,6 +16,7 @@ class Faults:
     def __init__(self) -> None:
         self.found: list[Fault] = []
         self.warnings: list[str] = []
+        self._warned: set[str] = set()
         self._told: set[tuple[Document, KeyPath]] = set()
         self._touched: set[tuple[Document, KeyPath]] = set()
         self._clean = Redactor().clean
@@ -49,9 +50,12 @@ class Faults:
         return (document, path) in self._touched
 
     def warn(self, document: Document, path: KeyPath, text: str) -> None:
-        """Note something that works and is not wise."""
+        """Note something that works and is not wise; what many jobs inherit is told once."""
         line, column = document.place(path)
-        self.warnings.append(f"{document.file}:{line}:{column}: {dotted(path)}: {text}")
+        warning = f"{document.file}:{line}:{column}: {dotted(path)}: {text}"
+        if warning not in self._warned:
+            self._warned.add(warning)
+            self.warnings.append(warning)
 
 
 def dotted(path: KeyPath) -> str:

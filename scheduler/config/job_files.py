@@ -10,8 +10,8 @@ from scheduler.config.checked import checked_job
 from scheduler.config.faults import NOT_LIST, note_empty_keys
 from scheduler.config.gather import Faults
 from scheduler.config.places import DEFAULT_JOBS_DIR, Places
-from scheduler.config.schema import PartialJob
-from scheduler.config.sources import Document, read
+from scheduler.config.schema import ConfigFile, PartialJob
+from scheduler.config.sources import Document, Drafts, read
 from scheduler.config.yaml_tree import KeyPath
 
 
@@ -24,24 +24,26 @@ class WrittenJob:
     row: PartialJob
 
 
-def written_jobs(main: Document, jobs_dir: str | None, places: Places, faults: Faults) -> list[WrittenJob]:
+def written_jobs(main: Document, top: ConfigFile, places: Places, faults: Faults) -> list[WrittenJob]:
     """Return the jobs of all files, those of the main file first, then file by file in order of names."""
-    inline = main.data.get("jobs")
-    found = [] if inline is None else list(_jobs_of(main, ("jobs",), inline, faults))
+    inline, has_prompt = main.data.get("jobs"), top.defaults.prompt_file is not None
+    found = [] if inline is None else list(_jobs_of(main, ("jobs",), inline, faults, has_prompt))
     note_empty_keys(faults, main)
-    for file in _job_files(main, jobs_dir, places, faults):
+    for file in _job_files(main, top.jobs_dir, places, faults):
         try:
-            document, mistakes = read(file)
+            document, mistakes = read(file, places.drafts)
         except ConfigError as exc:
             faults.extend(exc.faults)
             continue
         faults.take(document, mistakes)
-        found.extend(_jobs_of(document, (), document.data, faults))
+        found.extend(_jobs_of(document, (), document.data, faults, has_prompt))
         note_empty_keys(faults, document)
     return found
 
 
-def _jobs_of(document: Document, path: KeyPath, data: Any, faults: Faults) -> Iterator[WrittenJob]:
+def _jobs_of(
+    document: Document, path: KeyPath, data: Any, faults: Faults, has_prompt: bool
+) -> Iterator[WrittenJob]:
     if isinstance(data, list):
         items: list[tuple[KeyPath, Any]] = [((*path, number), item) for number, item in enumerate(data)]
     elif path:
@@ -50,7 +52,7 @@ def _jobs_of(document: Document, path: KeyPath, data: Any, faults: Faults) -> It
     else:
         items = [((), data)]
     for place, item in items:
-        row = checked_job(document, place, item, faults)
+        row = checked_job(document, place, item, faults, has_prompt=has_prompt)
         if row is not None:
             yield WrittenJob(document, place, row)
 
@@ -59,7 +61,7 @@ def _job_files(main: Document, jobs_dir: str | None, places: Places, faults: Fau
     """Return the job files; a directory that was named must be there, the default one need not."""
     try:
         directory = places.absolute(jobs_dir or DEFAULT_JOBS_DIR)
-        files = sorted(file for file in directory.iterdir() if not file.name.startswith("."))
+        files = _with_drafts(directory, places.drafts)
     except FileNotFoundError:
         if jobs_dir is not None:
             faults.add(
@@ -74,3 +76,11 @@ def _job_files(main: Document, jobs_dir: str | None, places: Places, faults: Fau
         if file.suffix == ".yml":
             faults.warnings.append(f"{file}: is not read; job files end in .yaml")
     return [file for file in files if file.suffix == ".yaml"]
+
+
+def _with_drafts(directory: Path, drafts: Drafts) -> list[Path]:
+    """Return the files of a directory in order of names, as it would be with the drafts; raises OSError."""
+    new = {file for file, text in drafts.items() if file.parent == directory and text is not None}
+    there = set(directory.iterdir()) if directory.exists() or not new else set()
+    files = (there | new) - {file for file, text in drafts.items() if text is None}
+    return sorted(file for file in files if not file.name.startswith("."))

@@ -2,10 +2,12 @@
 
 from typing import Any
 
+from scheduler.config.meanings import MEANINGS, SECTIONS
 from scheduler.config.schema import ConfigFile
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_DURATION = {"type": "string", "pattern": r"^(\d+d)?(\d+h)?(\d+m)?(\d+s)?$", "minLength": 2}
+DURATION_PATTERN = r"^(\d+d)?(\d+h)?(\d+m)?(\d+s)?$"
+_DURATION = {"type": "string", "pattern": DURATION_PATTERN, "minLength": 2}
 _NULL = {"type": "null"}
 _ONE_OR_MORE = ("status", "code", "type")
 
@@ -16,9 +18,24 @@ def json_schema() -> dict[str, Any]:
     written: dict[str, Any] = {"$schema": _DIALECT, **_as_written(schema), "title": "promptd.yaml"}
     schedule = written["$defs"]["JobRow"]["properties"]["schedule"]
     written["$defs"]["JobRow"]["properties"]["schedule"] = {"anyOf": [schedule, _NULL]}
+    _describe(written)
+    retry = written["$defs"]["RetryRow"]["properties"]
+    retry["delays"]["default"] = ["1m", "5m"]
+    retry["on"]["default"] = sorted(retry["on"]["default"])
     rule = written["$defs"]["Rule"]["properties"]
     rule.update({key: _one_or_more(rule[key]) for key in _ONE_OR_MORE})
     return written
+
+
+def _describe(written: dict[str, Any]) -> None:
+    """Add what keys mean, which editors show."""
+    for key, meaning in MEANINGS.items():
+        section, _, name = key.rpartition(".")
+        holders = ["JobRow", "JobKeys"] if section == "jobs" else [SECTIONS[section].__name__]
+        for holder in holders:
+            properties = written["$defs"][holder]["properties"] if section else written["properties"]
+            if name in properties:
+                properties[name]["description"] = meaning.text
 
 
 def _one_or_more(listed: dict[str, Any]) -> dict[str, Any]:

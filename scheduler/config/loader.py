@@ -21,7 +21,7 @@ from scheduler.config.job_files import WrittenJob, written_jobs
 from scheduler.config.places import DEFAULT_DATABASE, Places, database_url, listen_address, machine_zone
 from scheduler.config.schema import AuxiliaryRow, ConfigFile
 from scheduler.config.settings import AuxiliaryTask, Limits, LogFormat, ScheduledJob, Settings
-from scheduler.config.sources import Document, read
+from scheduler.config.sources import NO_DRAFTS, Document, Drafts, read
 from scheduler.config.yaml_tree import KeyPath
 
 
@@ -40,10 +40,15 @@ def load(path: Path, *, environ: Mapping[str, str], now: datetime) -> Settings:
     return load_with_origins(path, environ=environ, now=now).settings
 
 
-def load_with_origins(path: Path, *, environ: Mapping[str, str], now: datetime) -> Loaded:
-    """Return the settled configuration with what it was made of; raises ConfigError as `load` does."""
+def load_with_origins(
+    path: Path, *, environ: Mapping[str, str], now: datetime, drafts: Drafts = NO_DRAFTS
+) -> Loaded:
+    """Return the settled configuration with what it was made of; raises ConfigError as `load` does.
+
+    With `drafts` it is the configuration as it would be if these files held these texts, or (None) were gone.
+    """
     with _collector_paused():
-        return _loaded(path, Places(path.absolute().parent, environ), now)
+        return _loaded(path, Places(path.absolute().parent, environ, drafts), now)
 
 
 @contextmanager
@@ -60,7 +65,7 @@ def _collector_paused() -> Iterator[None]:
 
 def _loaded(path: Path, places: Places, now: datetime) -> Loaded:
     faults = Faults()
-    document, mistakes = read(path)
+    document, mistakes = read(path, places.drafts)
     faults.take(document, mistakes)
     if not isinstance(document.data, dict):
         faults.add(document, (), *NOT_MAPPING)
@@ -81,7 +86,7 @@ class _Reading:
 
     def loaded(self, now: datetime) -> Loaded:
         file = checked_file(self.document, self.faults)
-        written = tuple(written_jobs(self.document, file.jobs_dir, self.places, self.faults))
+        written = tuple(written_jobs(self.document, file, self.places, self.faults))
         chains = Chains(self.places, self.faults)
         chains.add_providers(self.document, file.providers)
         chains.add_custom(self.document, _written_at_top(file))
@@ -114,6 +119,7 @@ class _Reading:
             log_format=file.logging.format or LogFormat.AUTO,
             job_timeout=file.defaults.timeout or DEFAULT_TIMEOUT,
             warnings=tuple(self.faults.warnings),
+            follows_machine_zone=not file.timezone,
         )
 
     def _jobs(

@@ -1,14 +1,17 @@
 """Paths and addresses of one configuration: state directory, database, secret key, listening address."""
 
 import os
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from jobs.credential import SecretReference
+from scheduler.config import paths
 from scheduler.config.settings import Listen
+from scheduler.config.sources import NO_DRAFTS, Drafts
 
 DEFAULT_DATABASE = "sqlite:///promptd.db"
 DEFAULT_JOBS_DIR = "jobs.d"
@@ -18,25 +21,22 @@ _POSTGRESQL = "postgresql+psycopg"
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """What relative paths are relative to: the configuration file's directory, and the user's home."""
+    """What relative paths are relative to: the configuration file's directory, and the user's home.
+
+    `drafts` are files as they would be: with this text, or gone (None).
+    """
 
     base: Path
     environ: Mapping[str, str]
+    drafts: Drafts = field(default_factory=lambda: NO_DRAFTS)
 
     def absolute(self, text: str) -> Path:
         """Return a path of the configuration as an absolute one."""
-        head, slash, tail = text.partition("/")
-        home = self.environ.get("HOME") or os.path.expanduser("~")
-        own = f"{home}{slash}{tail}" if head == "~" else text
-        return Path(os.path.normpath(self.base / own))
+        return paths.absolute(text, self.base, self.environ)
 
     def default_state_dir(self) -> Path:
         """Return systemd's directory, else the one of the XDG base directory specification."""
-        given = self.environ.get("STATE_DIRECTORY", "").partition(":")[0]
-        if given:
-            return Path(given)
-        state_home = self.environ.get("XDG_STATE_HOME") or "~/.local/state"
-        return self.absolute(state_home) / "promptd"
+        return paths.default_state_dir(self.base, self.environ)
 
     def reference(self, text: str) -> SecretReference:
         """Return a secret reference, its file made absolute; raises ValueError."""
@@ -90,9 +90,11 @@ def listen_address(text: str | None) -> Listen | None:
 
 def machine_zone() -> ZoneInfo:
     """Return the zone that this machine is set to, or UTC where it says nothing usable."""
-    from tzlocal import get_localzone_name  # noqa: PLC0415 - 20 ms, and most files name a zone
+    from tzlocal import get_localzone_name, reload_localzone  # noqa: PLC0415 - 20 ms, most files name a zone
 
     try:
+        with warnings.catch_warnings(action="ignore"):  # of what the C library still takes the zone to be
+            reload_localzone()  # it remembers the name otherwise, and the machine's zone can change
         return ZoneInfo(get_localzone_name() or "UTC")
     except (ZoneInfoNotFoundError, ValueError, OSError):
         return ZoneInfo("UTC")

@@ -1,15 +1,17 @@
 """The shape of the configuration file: one model per mapping, nothing unknown let in."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
-from jobs.definition import OnOverflow, OnTruncated
+from jobs.definition import OnCrash, OnOverflow, OnTruncated
 from jobs.errors import ErrorClass
 from jobs.providers.rows import BaseUrl, Duration, ProviderRow
 from jobs.request import ApiMode
+from jobs.run import Concurrency
 from scheduler.config.extra_body import ExtraBody
 from scheduler.config.forms import (
     Address,
@@ -29,8 +31,17 @@ from scheduler.config.forms import (
     fallback_words,
     short_target,
 )
+from scheduler.config.job_forms import (
+    Expression,
+    Moment,
+    Positive,
+    PositiveOrOff,
+    Schedules,
+    bare_command,
+)
 from scheduler.config.response_format import ResponseFormat
 from scheduler.config.settings import CatchUp, LogFormat
+from scheduler.zone_pieces import Fold, Gap
 
 
 class Section(BaseModel):
@@ -78,18 +89,47 @@ class ParametersRow(Section):
     extra_body: ExtraBody = {}
 
 
-class GatherRow(Section):
-    """A command whose standard output goes into the prompt: words, or with `shell` one text."""
+class CommandRow(Section):
+    """A command that a job runs: words, or with `shell` one text."""
 
     shell: bool = False
     command: tuple[Word, ...]
     timeout: Duration | None = None
-    max_bytes: Size | None = None
 
     @field_validator("command", mode="before", json_schema_input_type=str | list[str])
     @classmethod
     def _words(cls, value: Any, info: ValidationInfo) -> Any:
         return command_words(value, shell=bool(info.data.get("shell")))
+
+
+class GatherRow(CommandRow):
+    """A command whose standard output goes into the prompt."""
+
+    max_bytes: Size | None = None
+
+
+_Words = str | list[str]
+Condition = Annotated[CommandRow, BeforeValidator(bare_command, json_schema_input_type=_Words | CommandRow)]
+Gather = Annotated[GatherRow, BeforeValidator(bare_command, json_schema_input_type=_Words | GatherRow)]
+
+
+class DstRow(Section):
+    """What becomes of a fixed time that does not exist, or exists twice, when the clock is changed."""
+
+    gap: Gap = Gap.RUN_AFTER
+    fold: Fold = Fold.FIRST
+
+
+_MINUTE = timedelta(minutes=1)
+_OF_TIME = (ErrorClass.CONNECTION, ErrorClass.TIMEOUT, ErrorClass.SERVER_ERROR, ErrorClass.OVERLOADED)
+
+
+class RetryRow(Section):
+    """Further tries of a run whose whole chain has failed; `max: 0` makes none."""
+
+    max: Annotated[Whole, Field(ge=0, le=100)] = 2
+    delays: Annotated[tuple[Duration, ...], Field(min_length=1, max_length=100)] = (_MINUTE, 5 * _MINUTE)
+    on: Annotated[frozenset[ErrorClass], Field(min_length=1)] = frozenset(_OF_TIME)
 
 
 class JobKeys(Section):
@@ -99,36 +139,56 @@ class JobKeys(Section):
     tags: tuple[Text, ...] = ()
     enabled: bool = True
     timezone: ZoneName | None = None
+    dst: DstRow = DstRow()
+    jitter: Duration | None = None
+    start: Moment | None = None
+    end: Moment | None = None
+    max_runs: Positive | None = None
     misfire_grace_time: Duration | None = None
     catch_up: CatchUp = CatchUp.LATEST
+    concurrency: Concurrency = Concurrency.FORBID
+    on_crash: OnCrash = OnCrash.ABANDON
+    prompt_file: Text | None = None
     system: Template | None = None
-    vars: dict[str, Any] = {}
+    system_file: Text | None = None
+    vars: dict[str, Any] | None = None
     model: OneTarget | None = None
     fallback: Fallback = None
     fallback_on: frozenset[ErrorClass] = frozenset()
-    parameters: ParametersRow = Field(default_factory=ParametersRow)
+    parameters: ParametersRow | None = None
     timeout: Duration | None = None
-    gather: GatherRow | None = None
+    retry: RetryRow | None = None
+    condition: Condition | None = None
+    gather: Gather | None = None
     context_from: tuple[JobName, ...] = ()
+    after: tuple[JobName, ...] = ()
+    max_tokens_per_day: Positive | None = None
     repeat_safe: bool = False
     on_truncated: OnTruncated = OnTruncated.KEEP
     on_overflow: OnOverflow | None = None
     store_prompt: bool = True
+    silent_when: Expression | None = None
+    pause_after_failures: PositiveOrOff = None
 
 
 class PartialJob(JobKeys):
     """What could be read of a job that has faults: enough to look for more of them."""
 
     name: JobName | None = None
-    schedule: Text | None = None
+    schedule: Schedules | None = None
     prompt: Prompt | None = None
 
 
 class JobRow(PartialJob):
-    """One job."""
+    """One job; its prompt may stand in a file."""
 
     name: JobName
-    schedule: Text | None
+    schedule: Schedules | None
+
+
+class PromptedJob(JobRow):
+    """One job whose prompt stands in no file."""
+
     prompt: Prompt
 
 
@@ -150,9 +210,11 @@ class AuxiliarySection(Section):
 
 
 class LimitsSection(Section):
-    """What bounds the daemon."""
+    """What bounds the daemon, and how much of its past is kept."""
 
     max_concurrent_runs: Annotated[Whole, Field(ge=1, le=10_000)] | None = None
+    keep_runs: Positive | None = None
+    keep_days: Annotated[Whole, Field(ge=1, le=36_600)] | None = None
     drain_timeout: Duration | None = None
 
 
@@ -195,28 +257,10 @@ FREE: frozenset[str] = frozenset({"vars", "extra_body", "response_format"})
 NOT_YET: Mapping[type[BaseModel], frozenset[str]] = MappingProxyType(
     {
         ConfigFile: frozenset({"delivery", "alerts"}),
-        LimitsSection: frozenset({"keep_runs", "keep_days"}),
-        JobKeys: frozenset(
-            {
-                *("dst", "jitter", "start", "end", "max_runs", "concurrency", "on_crash"),
-                *("prompt_file", "system_file", "condition", "after"),
-                *("retry", "max_tokens_per_day", "silent_when"),
-                *("deliver", "heartbeat", "pause_after_failures"),
-            }
-        ),
+        JobKeys: frozenset({"deliver", "heartbeat"}),
     }
 )
 """Keys that the specification knows and this version refuses: it would not do what they say."""
-
-NOT_YET_VALUES: Mapping[tuple[type[BaseModel], str], frozenset[str]] = MappingProxyType(
-    {
-        (JobKeys, "catch_up"): frozenset({"all"}),
-    }
-)
-"""The same for values of keys that are carried out otherwise."""
-
-NOT_YET_LISTS: frozenset[tuple[type[BaseModel], str]] = frozenset({(PartialJob, "schedule")})
-"""The same for keys that the specification also takes as a list."""
 
 
 BROKEN = TargetRow.model_construct(provider="", model="")

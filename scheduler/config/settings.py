@@ -12,6 +12,7 @@ from jobs.credential import SecretReference
 from jobs.definition import Job
 from jobs.providers.registry import Registry
 from jobs.target import Target
+from scheduler.timetable import Timetable
 from scheduler.triggers import Schedule
 
 
@@ -28,12 +29,17 @@ class CatchUp(StrEnum):
     """What becomes of instants that fell due while no daemon was up."""
 
     LATEST = "latest"
+    ALL = "all"
     NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)
 class ScheduledJob:
-    """A job and its when. `schedule` is None for a job that is only run by hand."""
+    """A job and its when. `schedule` is None for a job that is run by hand or after others.
+
+    `timetable` is what the schedule is made of, there exactly where that is. `jitter` delays each run by
+    a part of it.
+    """
 
     job: Job
     schedule: Schedule | None
@@ -41,6 +47,9 @@ class ScheduledJob:
     enabled: bool = True
     misfire_grace_time: timedelta | None = None
     catch_up: CatchUp = CatchUp.LATEST
+    timetable: Timetable | None = None
+    jitter: timedelta | None = None
+    max_runs: int | None = None
 
     @property
     def name(self) -> str:
@@ -50,10 +59,12 @@ class ScheduledJob:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What bounds the daemon."""
+    """What bounds the daemon. Of each job's ended runs the newest `keep_runs` are kept, for `keep_days`."""
 
     max_concurrent_runs: int = 32
     drain_timeout: timedelta = timedelta(seconds=30)
+    keep_runs: int = 1000
+    keep_days: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +103,7 @@ class Settings:
     log_format: LogFormat = LogFormat.AUTO
     job_timeout: timedelta = timedelta(minutes=10)
     warnings: tuple[str, ...] = ()
+    follows_machine_zone: bool = False
 
     def targets(self) -> tuple[Target, ...]:
         """Return every target that a chain names: the main one, the jobs' and the auxiliary tasks'."""

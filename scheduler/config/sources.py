@@ -1,10 +1,10 @@
-"""Where configuration is found, and one file of it as plain data that still knows its lines."""
+"""One file of the configuration as plain data that still knows its lines."""
 
-import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from yaml import MappingNode, Node, ScalarNode, SequenceNode
@@ -13,7 +13,8 @@ from jobs.errors import ConfigError, Fault
 from scheduler.config.yaml_tree import KeyPath, Mistake, Unreadable, parse
 
 LARGEST = 4 * 1024 * 1024
-FILE_NAME = "promptd.yaml"
+Drafts = Mapping[Path, str | None]
+NO_DRAFTS: Drafts = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,33 +62,11 @@ def _child(node: Node, part: str | int) -> tuple[Node | None, Node] | None:
             return None
 
 
-def find(explicit: Path | None, environ: Mapping[str, str]) -> Path:
-    """Return the configuration file that is meant; raises ConfigError that lists where none was found.
-
-    A file that was named (`--config`, `$PROMPTD_CONFIG`) is returned whether or not it exists.
-    """
-    named = explicit or (Path(environ["PROMPTD_CONFIG"]) if environ.get("PROMPTD_CONFIG") else None)
-    if named:
-        return named
-    home = environ.get("HOME") or os.path.expanduser("~")
-    config_home = environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
-    places = (
-        Path(FILE_NAME),
-        Path(config_home) / "promptd" / FILE_NAME,
-        Path("/etc/promptd") / FILE_NAME,
-    )
-    found = next((place for place in places if os.path.exists(place)), None)
-    if found:
-        return found
-    looked = ", ".join(["--config", "$PROMPTD_CONFIG", *map(str, places)])
-    mend = "write one with `promptd init`, or name one with --config FILE"
-    raise ConfigError([Fault(Path(FILE_NAME), 0, 0, "", f"was not found; looked at {looked}", mend)])
-
-
-def read(file: Path) -> tuple[Document, list[Mistake]]:
+def read(file: Path, drafts: Drafts = NO_DRAFTS) -> tuple[Document, list[Mistake]]:
     """Return one YAML file and what is wrong with its text; raises ConfigError when it is no YAML at all."""
+    draft = drafts.get(file)
     try:
-        data, root, mistakes = parse(_text(file))
+        data, root, mistakes = parse(_text(file) if draft is None else draft)
     except Unreadable as exc:
         wrong = exc.mistake
         raise ConfigError([Fault(file, wrong.line, wrong.column, "", wrong.wrong, wrong.mend)]) from None

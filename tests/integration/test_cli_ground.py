@@ -119,8 +119,7 @@ class World:
         instance = instances.register(connection, kind="command", version="1", now=self.now)
         run = runs.add(connection, job=job, trigger=Trigger.MANUAL, instance_id=instance, now=self.now)
         primary = self.target(0)
-        number = runs.start(connection, run, primary=primary, instance_id=instance, now=self.now)
-        return ClaimedRun(run.id, run.job, run.scheduled_for, run.trigger, number)
+        return runs.start(connection, run, primary=primary, instance_id=instance, now=self.now)
 
     def log_in(self, connection: Connection) -> None:
         """Store a login for openai-codex that ended an hour ago."""

@@ -100,3 +100,51 @@ async def test_nothing_is_mended_while_all_is_well() -> None:
 
     assert not work.mend()
     work.stop()
+
+
+async def test_a_job_that_is_due_again_at_once_is_looked_at_at_once() -> None:
+    look = Looked({"a": clock.utcnow()}, {"a": clock.utcnow()}, {"a": None})
+    work = ClockWork(look)
+
+    work.start({"a": clock.utcnow()})
+    await look.times(3)
+    work.stop()
+
+    assert look.at[2] - look.at[0] < timedelta(seconds=1), "APScheduler's own turn is not missed"
+
+
+async def test_after_a_step_of_the_clock_every_job_is_looked_at_once() -> None:
+    far = clock.utcnow() + timedelta(days=1)
+    look = Looked({"a": far, "b": far}, {"a": None, "b": None})
+    work = ClockWork(look)
+
+    work.start({"a": far, "b": far, "never": None})
+    work.renew()
+    await look.times(1)
+    work.renew()
+    await look.times(2)
+    work.stop()
+
+    assert [sorted(names) for names in look.names] == [["a", "b"], ["a", "b"]]
+
+
+async def test_what_is_due_is_not_forgotten_when_the_scheduler_is_exchanged_as_it_fires() -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    looked: list[str] = []
+
+    async def look(names: list[str]) -> Mapping[str, datetime | None]:
+        begun.set()
+        await go_on.wait()
+        looked.extend(names)
+        return {}
+
+    work = ClockWork(look)
+    work.start({"a": clock.utcnow()})
+    async with asyncio.timeout(20):
+        await begun.wait()
+        work.stop()
+        go_on.set()
+        while not looked:
+            await asyncio.sleep(0)
+
+    assert looked == ["a"]

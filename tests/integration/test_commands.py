@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -193,3 +194,24 @@ async def test_a_cancelled_command_ends_with_its_run(commands: Commands, left: P
 
     with pytest.raises(asyncio.CancelledError):
         await running
+
+
+@pytest.mark.parametrize(
+    ("line", "code"), [("exit 0", 0), ("exit 1", 1), ("exit 254", 254), ("nonesuch", 127)]
+)
+async def test_what_a_command_ends_with_is_its_word(commands: Commands, line: str, code: int) -> None:
+    assert await commands.code_of(shell(line)) == code
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (shell("echo no disk >&2; exit 255"), "the shell command ended with 255: no disk"),
+        (shell("kill -TERM $$"), "the shell command was ended by signal 15"),
+        (shell("sleep 300", timeout=SECOND / 5), "had not ended after 0.2 s and was killed"),
+        (Command(("/nonexistent",)), "the command '/nonexistent' cannot be started"),
+    ],
+)
+async def test_a_command_that_cannot_decide_fails(commands: Commands, command: Command, said: str) -> None:
+    with pytest.raises(CommandFailed, match=re.escape(said)):
+        await commands.code_of(command)

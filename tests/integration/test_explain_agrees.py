@@ -32,8 +32,9 @@ from jobs.providers.loopback import Loopback
 from jobs.providers.loopback_replies import Endpoint, Received, Reply
 from jobs.providers.registry import Registry
 from jobs.run import Outcome, RunState, Trigger
-from jobs.runner import Workshop, run_job
+from jobs.runner import run_job
 from jobs.store import instances, ledger, runs
+from jobs.workshop import Workshop
 
 pytestmark = pytest.mark.anyio
 SEED = int(os.environ.get("EXPLAIN_SEED", "20261121"))
@@ -98,7 +99,7 @@ async def run_once(house: House, chain: Chain, state: State) -> tuple[int, Outco
     run = await house.store.write(add, instance_id=instance, now=now)
     redactor = house.services.redactor
     workshop = Workshop(house.store, chain, house.services.events, redactor, Commands({}, redactor), instance)
-    return run.id, await run_job(run, state.job, workshop, zone=UTC)
+    return run.id, (await run_job(run, state.job, workshop, zone=UTC)).outcome
 
 
 def _request(one: Received) -> Request:

@@ -2,6 +2,7 @@
 
 import pytest
 from sqlalchemy import Connection, insert, select, update
+from support.claiming import DAILY, HOURLY
 from support.ledger import HOUR, MINUTE, NOW, make_instance
 
 from jobs.run import ClaimedRun, Hold, Trigger
@@ -13,7 +14,7 @@ from jobs.store.tables import jobs, runs
 @pytest.fixture
 def instance(db: Connection) -> int:
     """Return this process's instance, which sees one job."""
-    job_verbs.see(db, {"digest": "hourly", "report": "hourly"}, now=NOW)
+    job_verbs.see(db, {"digest": HOURLY, "report": HOURLY}, now=NOW)
     return make_instance(db)
 
 
@@ -165,7 +166,7 @@ def test_a_job_that_was_switched_off_is_owed_nothing_from_before(db: Connection,
     hold(db, ended(db, instance))
     hold(db, ended(db, instance, job="report"))
 
-    job_verbs.see(db, {"digest": job_verbs.OFF, "report": "daily"}, now=NOW)
+    job_verbs.see(db, {"digest": None, "report": DAILY}, now=NOW)
 
     assert holds.held(db) == {}
 

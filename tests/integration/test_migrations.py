@@ -6,13 +6,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine
+from sqlalchemy import Connection, create_engine
 
 from jobs.errors import Unavailable
-from jobs.store import migrate
+from jobs.store import claims, migrate
+from jobs.store import jobs as job_verbs
+from jobs.store.claims import JobClaim, NewRun
 from jobs.store.engine import open_engine
 from jobs.store.revision import REVISION, require, revision_of
 from jobs.store.tables import metadata
+from scheduler.ledger_audit import audited
+from scheduler.periods import Period
+from scheduler.planner import Plan, Policy, plan
+from scheduler.timetable import Timetable
 
 NOW = datetime(2026, 9, 4, 8, tzinfo=UTC)
 OLD_DATABASES = Path(__file__).parents[1] / "fixtures" / "databases"
@@ -176,9 +182,7 @@ def test_a_populated_database_of_an_older_program_is_upgraded_without_losing_a_r
     path: Path, url: str, kept: Path
 ) -> None:
     """The files are dumps of what the program of that revision wrote; a backup precedes the upgrade."""
-    with sqlite3.connect(path) as connection:
-        connection.executescript(kept.read_text("utf-8"))
-    connection.close()
+    restored(path, kept)
     before, dumped = rows_of(path), dump_of(path)
 
     backup = migrate.upgrade(url, now=NOW)
@@ -190,5 +194,127 @@ def test_a_populated_database_of_an_older_program_is_upgraded_without_losing_a_r
     assert sum(len(rows) for rows in before.values()) > 50
     for table, rows in before.items():
         assert [
-            {name: new[name] for name in old} for old, new in zip(rows, after[table], strict=True)
+            {name: new[name] for name in old if (table, name) not in GIVEN_UP}
+            for old, new in zip(rows, after[table], strict=True)
+        ] == [{name: value for name, value in row.items() if (table, name) not in GIVEN_UP} for row in rows]
+
+
+GIVEN_UP = {("jobs", "schedule_key")}
+OF_ISSUE_3 = OLD_DATABASES / "0002.sql"
+AFTER_IT = datetime(2026, 11, 21, 15, tzinfo=UTC)
+
+
+def restored(path: Path, kept: Path) -> None:
+    """Make a database of what was dumped."""
+    with sqlite3.connect(path) as connection:
+        connection.executescript(kept.read_text("utf-8"))
+    connection.close()
+
+
+def test_what_was_in_force_is_known_from_the_cursor_on_after_an_upgrade(path: Path, url: str) -> None:
+    """Each job's line and zone as the configuration writes them now, so that it is no other timetable."""
+    restored(path, OF_ISSUE_3)
+    cursors = {row["name"]: row["cursor"] for row in rows_of(path)["jobs"]}
+
+    migrate.upgrade(url, now=NOW)
+
+    rows = rows_of(path)
+    periods = {row["job"]: row for row in rows["schedule_periods"]}
+    assert {row["name"]: row["period_id"] for row in rows["jobs"]} == {
+        name: period["id"] for name, period in periods.items()
+    }
+    assert {name: row["since"] for name, row in periods.items()} == cursors
+    assert {row["until"] for row in periods.values()} == {None}
+    said = {name: row["timetable"] for name, row in periods.items()}
+    for name, line, zone in (
+        ("digest", "every 1s", "Europe/Berlin"),
+        ("morning", "0  7 * *  mon-fri", "Europe/Berlin"),
+        ("nightly", "@daily", "America/New_York"),
+    ):
+        assert said[name] == Timetable((line,), zone).key()
+    assert [said[name] for name in ("off", "gone", "stuck")] == [None] * 3
+    assert {name for name, row in periods.items() if row["paused"]} == {"paused"}
+
+
+def planned(connection: Connection, name: str) -> Plan:
+    """Return what a daemon that starts after the upgrade decides for a job."""
+    state = job_verbs.states(connection, [name])[name]
+    return plan(
+        [
+            Period(
+                each.since,
+                each.until,
+                Timetable.from_key(each.timetable).schedule(now=AFTER_IT, anchor=state.first_seen_at)
+                if each.timetable
+                else None,
+                each.paused,
+            )
+            for each in state.periods
+        ],
+        job=name,
+        cursor=state.decided_until,
+        now=AFTER_IT,
+        watched_since=AFTER_IT,
+        policy=Policy(),
+    )
+
+
+def claim_of(connection: Connection, name: str) -> JobClaim:
+    """Return what was planned for a job, as a daemon claims it."""
+    state, made = job_verbs.states(connection, [name])[name], planned(connection, name)
+    rows = tuple(
+        NewRun(name, each.instant, each.trigger, each.state, each.reason, each.first, each.count)
+        for each in made.decisions
+    )
+    return JobClaim(name, state.decided_until, state.period_id, made.cursor, rows)
+
+
+def test_the_program_of_today_goes_on_from_the_cursors_and_owes_nothing_twice_or_never(
+    path: Path, url: str
+) -> None:
+    """Its files say what they said; each second since the old program stopped has its one row then."""
+    restored(path, OF_ISSUE_3)
+    migrate.upgrade(url, now=NOW)
+    lines = {"digest": "every 1s", "paused": "every 2s", "minute": "* * * * *", "morning": "0 7 * * mon-fri"}
+    files = {name: Timetable((line,), "Europe/Berlin").key() for name, line in lines.items()}
+    engine = open_engine(url, writes=True)
+    with engine.begin() as connection:
+        before = job_verbs.states(connection)
+        seen = job_verbs.see(connection, files, now=AFTER_IT)
+        assert {name: seen[name] for name in files} == {name: before[name] for name in files}
+        wanted = [claim_of(connection, name) for name in files]
+        claimed = claims.claim(connection, wanted, instance_id=1, now=AFTER_IT)
+        found = audited(connection, since=None, now=AFTER_IT)
+    engine.dispose()
+
+    assert claimed.stale == ()
+    assert [(run.job, run.scheduled_for) for run in claimed.ours] == [
+        ("digest", AFTER_IT),
+        ("minute", AFTER_IT),
+    ]
+    spans = {(row.job, row.reason): row.span_count for row in claimed.final}
+    assert set(spans) == {("digest", "coalesced"), ("paused", "paused"), ("minute", "coalesced")}
+    assert (found.ok, found.kinds) == (True, {})
+    assert found.instants == sum(spans.values()) + 2
+    assert found.unchecked["digest"][1] > 0
+
+
+def test_a_downgrade_to_what_was_before_and_up_again_loses_no_row(path: Path, url: str) -> None:
+    """Neither attempts nor deliveries, which point to runs."""
+    restored(path, OF_ISSUE_3)
+    before, schema = rows_of(path), schema_of(path)
+    migrate.upgrade(url, now=NOW)
+    upgraded = rows_of(path)
+
+    migrate.downgrade(url, "0002")
+    downgraded = rows_of(path)
+    assert {key: sorted(parts) for key, parts in schema_of(path).items()} == {
+        key: sorted(parts) for key, parts in schema.items()
+    }
+    migrate.upgrade(url, now=NOW)
+
+    for table, rows in before.items():
+        assert [
+            {name: new[name] for name in old} for old, new in zip(rows, downgraded[table], strict=True)
         ] == rows
+    assert rows_of(path) == upgraded

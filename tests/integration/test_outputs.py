@@ -1,7 +1,5 @@
 """What later prompts read of earlier runs, and what a run's row says of its own prompt."""
 
-from dataclasses import replace
-
 import pytest
 from sqlalchemy import Connection, select, update
 from support.ledger import NOW, SECOND, make_instance, target_of
@@ -19,7 +17,7 @@ def start(db: Connection, job: str = "digest", trigger: Trigger = Trigger.MANUAL
     """Return a running run."""
     instance = make_instance(db)
     run = runs.add(db, job=job, trigger=trigger, instance_id=instance, now=NOW)
-    return replace(run, tries=runs.start(db, run, primary=target_of(), instance_id=instance, now=NOW))
+    return runs.start(db, run, primary=target_of(), instance_id=instance, now=NOW)
 
 
 def end(db: Connection, outcome: Outcome, job: str = "digest", trigger: Trigger = Trigger.MANUAL) -> None:

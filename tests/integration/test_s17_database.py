@@ -1,15 +1,11 @@
 """S17: the database itself refuses a mark that breaks attribution, whoever writes it, with plain SQL."""
 
-import sqlite3
-from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
-
 import pytest
-from support.ledger import NOW, url_of
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import IntegrityError
+from support.ledger import NOW
 
 from jobs.mark import Scope
-from jobs.store import migrate
 
 EARNED, OF_ITS_SIBLING, OF_ANOTHER = 1, 2, 3  # attempts: each of these credentials has made one
 ATTEMPTS = {
@@ -25,36 +21,33 @@ FOREIGN = [  # siblings have one provider
 ]
 
 
-@pytest.fixture(scope="module")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a database as the migrations make it, to be copied."""
-    path = tmp_path_factory.mktemp("migrated") / "promptd.db"
-    migrate.upgrade(url_of(path), now=NOW)
-    return path
-
-
 @pytest.fixture
-def db(tmp_path: Path, migrated: Path) -> Iterator[sqlite3.Connection]:
-    """Yield a plain connection to a migrated database with three attempts in it."""
-    connection = sqlite3.connect(tmp_path / "promptd.db")
-    with closing(sqlite3.connect(migrated)) as source:
-        source.backup(connection)
-    connection.execute("PRAGMA foreign_keys = ON")
+def ledger(db: Connection) -> Connection:
+    """Return a connection to a migrated database with three attempts in it."""
     for attempt_id, (provider, label, group, base_url, model) in ATTEMPTS.items():
-        connection.execute(
+        named = {"id": attempt_id, "provider": provider, "label": label, "group": group, "now": MOMENT}
+        do(
+            db,
             "INSERT INTO credentials (provider, label, kind, source, quota_group, created_at)"
-            " VALUES (?, ?, 'key', 'env:KEY', ?, ?)",
-            (provider, label, group, MOMENT),
+            " VALUES (:provider, :label, 'key', 'env:KEY', :group, :now)",
+            **named,
         )
-        connection.execute(
+        do(
+            db,
             "INSERT INTO attempts (id, try, ordinal, purpose, target_index, provider, model, base_url,"
             " credential, quota_group, outcome, started_at)"
-            " VALUES (?, 1, 1, 'main', 0, ?, ?, ?, ?, ?, 'sent', ?)",
-            (attempt_id, provider, model, base_url, label, group, MOMENT),
+            " VALUES (:id, 1, 1, 'main', 0, :provider, :model, :base_url, :label, :group, 'sent', :now)",
+            **named,
+            base_url=base_url,
+            model=model,
         )
-    connection.commit()
-    yield connection
-    connection.close()
+    return db
+
+
+def do(db: Connection, statement: str, **values: object) -> None:
+    """Run plain SQL; when it is refused, the transaction goes on without it."""
+    with db.begin_nested():
+        db.execute(text(statement), values)
 
 
 def facts(attempt_id: int) -> dict[str, object]:
@@ -71,46 +64,46 @@ def mark_of(scope: Scope) -> dict[str, object]:
     return {**facts(EARNED), **left_out, **kind, "made_at": MOMENT}
 
 
-def write(db: sqlite3.Connection, row: dict[str, object]) -> None:
+def write(db: Connection, row: dict[str, object]) -> None:
     """Insert a row into `marks`."""
-    columns, places = ", ".join(row), ", ".join("?" * len(row))
-    db.execute(f"INSERT INTO marks ({columns}) VALUES ({places})", list(row.values()))
+    columns, places = ", ".join(row), ", ".join(f":{name}" for name in row)
+    do(db, f"INSERT INTO marks ({columns}) VALUES ({places})", **row)
 
 
 @pytest.mark.parametrize("scope", Scope)
-def test_s17_the_mark_that_was_earned_is_taken(db: sqlite3.Connection, scope: Scope) -> None:
+def test_s17_the_mark_that_was_earned_is_taken(ledger: Connection, scope: Scope) -> None:
     """So that the refusals below are for what is foreign, and for nothing else."""
-    write(db, mark_of(scope))
+    write(ledger, mark_of(scope))
 
-    assert db.execute("SELECT attempt_id FROM marks").fetchall() == [(EARNED,)]
+    assert ledger.execute(text("SELECT attempt_id FROM marks")).scalars().all() == [EARNED]
 
 
 @pytest.mark.parametrize(("name", "other"), FOREIGN)
 @pytest.mark.parametrize("scope", Scope)
 def test_s17_a_mark_with_one_thing_of_somebody_else_is_refused(
-    db: sqlite3.Connection, scope: Scope, name: str, other: int
+    ledger: Connection, scope: Scope, name: str, other: int
 ) -> None:
     """A sibling's of the same provider, or another provider's: all of it is there, and none of it fits."""
     row, foreign = mark_of(scope), facts(other)[name]
 
-    with pytest.raises(sqlite3.IntegrityError):
-        write(db, {**row, name: foreign})
+    with pytest.raises(IntegrityError):
+        write(ledger, {**row, name: foreign})
 
 
 @pytest.mark.parametrize("other", [OF_ITS_SIBLING, OF_ANOTHER])
 @pytest.mark.parametrize("scope", Scope)
 def test_s17_a_mark_is_neither_handed_on_nor_given_another_cause(
-    db: sqlite3.Connection, scope: Scope, other: int
+    ledger: Connection, scope: Scope, other: int
 ) -> None:
     """An update is held as an insert is."""
-    write(db, mark_of(scope))
+    write(ledger, mark_of(scope))
     row = {name: value for name, value in facts(other).items() if mark_of(scope)[name] is not None}
     changed = {name: value for name, value in row.items() if value != mark_of(scope)[name]}
     assert {"attempt_id"} < changed.keys()
 
     for name, value in changed.items():
-        with pytest.raises(sqlite3.IntegrityError):
-            db.execute(f"UPDATE marks SET {name} = ?", (value,))
+        with pytest.raises(IntegrityError):
+            do(ledger, f"UPDATE marks SET {name} = :value", value=value)
 
 
 @pytest.mark.parametrize(
@@ -118,24 +111,24 @@ def test_s17_a_mark_is_neither_handed_on_nor_given_another_cause(
     [("provider", "openai-codex"), ("credential", "plan"), ("provider", "nobody"), ("credential", "nobody")],
 )
 def test_s17_an_attempt_has_a_credential_of_its_own_provider(
-    db: sqlite3.Connection, column: str, value: str
+    ledger: Connection, column: str, value: str
 ) -> None:
     """There is no attempt of one provider with the credential of another, or with one that is not there."""
-    with pytest.raises(sqlite3.IntegrityError):
-        db.execute(f"UPDATE attempts SET {column} = ? WHERE id = ?", (value, EARNED))
+    with pytest.raises(IntegrityError):
+        do(ledger, f"UPDATE attempts SET {column} = :value WHERE id = :id", value=value, id=EARNED)
 
 
 @pytest.mark.parametrize("scope", Scope)
 @pytest.mark.parametrize("column", ["provider", "credential", "quota_group", "base_url", "model"])
 def test_s17_an_attempt_that_earned_a_mark_keeps_what_the_mark_names(
-    db: sqlite3.Connection, scope: Scope, column: str
+    ledger: Connection, scope: Scope, column: str
 ) -> None:
     """What a mark stands on is not changed under it, nor taken away."""
     mark = mark_of(scope)
-    write(db, mark)
+    write(ledger, mark)
 
     if mark[column] is not None:
-        with pytest.raises(sqlite3.IntegrityError):
-            db.execute(f"UPDATE attempts SET {column} = 'another' WHERE id = ?", (EARNED,))
-    with pytest.raises(sqlite3.IntegrityError):
-        db.execute("DELETE FROM attempts WHERE id = ?", (EARNED,))
+        with pytest.raises(IntegrityError):
+            do(ledger, f"UPDATE attempts SET {column} = 'another' WHERE id = :id", id=EARNED)
+    with pytest.raises(IntegrityError):
+        do(ledger, "DELETE FROM attempts WHERE id = :id", id=EARNED)

@@ -3,12 +3,10 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
-from support.ledger import url_of
 
 from jobs.errors import Unavailable
 from jobs.store.engine import kind_of
@@ -23,9 +21,9 @@ def run(connection: Connection, statement: str) -> None:
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
+async def store(empty_database: str) -> AsyncIterator[Store]:
     """Yield a store with one table."""
-    store = Store(url_of(tmp_path / "promptd.db"))
+    store = Store(empty_database)
     await store.write(run, "CREATE TABLE t (x INTEGER UNIQUE)")
     yield store
     await asyncio.to_thread(store.close)
@@ -33,7 +31,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 def insert(connection: Connection, value: int) -> int:
     """Insert a value and return it."""
-    connection.exec_driver_sql("INSERT INTO t VALUES (?)", (value,))
+    connection.execute(text("INSERT INTO t VALUES (:value)"), {"value": value})
     return value
 
 
@@ -138,6 +136,7 @@ async def test_a_caller_that_is_cancelled_leaves_its_verb_whole(store: Store) ->
     assert await store.read(values) == [1, 2]
 
 
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
 async def test_a_verb_that_finds_the_disk_full_fails_alone_where_sqlite_lets_it(store: Store) -> None:
     """Its neighbours have room."""
 
@@ -156,7 +155,7 @@ async def test_a_verb_that_finds_the_disk_full_fails_alone_where_sqlite_lets_it(
 
 
 async def test_when_the_whole_transaction_is_lost_everybody_is_told_why(store: Store) -> None:
-    """SQLite may roll it back by itself, as when a disk is full: nobody may believe his write is there."""
+    """A database may roll it back by itself, as SQLite when the disk is full: then no write is there."""
 
     def lose(connection: Connection) -> None:
         connection.exec_driver_sql("ROLLBACK")

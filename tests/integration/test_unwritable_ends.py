@@ -16,8 +16,9 @@ from jobs.providers.chain import Chain
 from jobs.providers.loopback import Loopback
 from jobs.request import Request
 from jobs.run import Reason, RunState, Trigger
-from jobs.runner import Workshop, run_job
+from jobs.runner import run_job
 from jobs.store import instances, ledger, runs
+from jobs.workshop import Workshop
 
 pytestmark = pytest.mark.anyio
 HALF_A_PAIR = "half of a pair: \ud800"
@@ -64,7 +65,7 @@ async def test_an_end_that_no_database_takes_becomes_an_internal_failure(tmp_pat
             now=clock.utcnow(),
         )
 
-        outcome = await run_job(run, job, workshop, zone=UTC)  # type: ignore[arg-type]
+        outcome = (await run_job(run, job, workshop, zone=UTC)).outcome  # type: ignore[arg-type]
 
         row = await house.store.read(ledger.run, run.id)
     assert row is not None

@@ -3,37 +3,53 @@
 import sys
 import time
 
-from jobs.run import Trigger
-from jobs.store import runs
+from jobs.run import Reason, Trigger
+from jobs.store import claims, runs
+from jobs.store import jobs as job_verbs
+from jobs.store.claims import JobClaim, NewRun
 from jobs.store.engine import open_engine
-from jobs.store.runs import NewRun
+from jobs.store.jobs import JobState
 from support.ledger import NOW, SECOND, make_instance
 
 
-def main(url: str, jobs: int, instants: int) -> None:
-    """Claim every instant of every job, one transaction each, and print the ids that were won."""
-    engine = open_engine(url, writes=True)
+def main(url: str, instants: int) -> None:
+    """Claim every instant of every job, one transaction each, and print what was won, or how often in vain.
+
+    What is planned is read in a transaction of its own, as a daemon knows it from before.
+    """
+    engine, reading = open_engine(url, writes=True), open_engine(url, writes=False)
     with engine.begin() as connection:
         instance = make_instance(connection)
     print("ready", flush=True)
     sys.stdin.readline()
-    for number in range(instants):
-        due = NOW + number * SECOND
-        for job in range(jobs):
-            new = [NewRun(f"job-{job}", due, Trigger.SCHEDULE)]
+    end, stale = NOW + instants * SECOND, 0
+    while True:
+        with reading.begin() as connection:
+            left = [each for each in job_verbs.states(connection).values() if each.decided_until < end]
+        if not left:
+            break
+        for state in left:
             with engine.begin() as connection:
-                won = runs.claim(
-                    connection, new, cursors=[(f"job-{job}", due)], instance_id=instance, now=due
-                ).ours
-                for run in won:
+                claimed = claims.claim(connection, [next_of(state)], instance_id=instance, now=NOW)
+                for run in claimed.ours:
                     # It ends in the same transaction, so that no other process finds the job at work.
-                    runs.cancel_queued(connection, run.id, runs.Reason.OPERATOR, now=due)
-            for run in won:
+                    runs.cancel_queued(connection, run.id, Reason.OPERATOR, now=NOW)
+            stale += len(claimed.stale)
+            for run in claimed.ours:
                 print(run.id, flush=True)
-            if won:
+            if claimed.ours:
                 time.sleep(0.001)  # who waits for SQLite sleeps: without a pause the first to come wins all
+    print(f"stale {stale}", flush=True)
     engine.dispose()
+    reading.dispose()
+
+
+def next_of(state: JobState) -> JobClaim:
+    """Return the claim of a job's next second."""
+    due = state.decided_until + SECOND
+    new = NewRun(state.name, due, Trigger.SCHEDULE)
+    return JobClaim(state.name, state.decided_until, state.period_id, due, (new,))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]))

@@ -255,7 +255,7 @@ def test_the_schema_speaks_of_what_people_write() -> None:
     job = schema["$defs"]["JobRow"]
     assert schema["$schema"].endswith("2020-12/schema")
     assert schema["additionalProperties"] is False
-    assert sorted(job["required"]) == ["name", "prompt", "schedule"]
+    assert sorted(job["required"]) == ["name", "schedule"]
     assert "pattern" in job["properties"]["timeout"]
     assert json.dumps(schema).count('"null"') == 1
 

@@ -113,7 +113,8 @@ def test_a_command_is_a_list_of_words_or_a_text_for_the_shell(
         ('{command: [ls, "a\\0b"]}', "jobs[0].gather.command[1]: holds a NUL character"),
         ("{command: [head, 5]}", "jobs[0].gather.command[1]: is not text; put the value in quotes"),
         ("{}", "jobs[0].gather.command: is missing"),
-        ("[ls]", "jobs[0].gather: is not a mapping"),
+        ("5", "jobs[0].gather: is not a mapping"),
+        ("ls -l", "jobs[0].gather: is one text; write its words as a list"),
         ("{command: [ls], max_bytes: 3MB}", "jobs[0].gather.max_bytes: is not a size"),
         ("{command: [ls], max_bytes: 0}", "jobs[0].gather.max_bytes: is not a size"),
         ("{command: [ls], max_bytes: true}", "jobs[0].gather.max_bytes: is not a size"),
@@ -122,6 +123,10 @@ def test_a_command_is_a_list_of_words_or_a_text_for_the_shell(
 )
 def test_a_command_that_cannot_be_is_named(tmp_path: Path, gather: str, said: str) -> None:
     assert said in fault(tmp_path, f"gather: {gather}")
+
+
+def test_a_command_may_be_its_words_alone(tmp_path: Path) -> None:
+    assert job(tmp_path, keys=", gather: [date, -u]").gather == Command(("date", "-u"))
 
 
 def test_a_context_of_a_job_that_is_not_there_is_named(tmp_path: Path) -> None:

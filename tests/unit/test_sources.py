@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from jobs.errors import ConfigError, Fault
 from scheduler.config.gather import Faults
-from scheduler.config.sources import LARGEST, Document, find, read
+from scheduler.config.paths import find
+from scheduler.config.sources import LARGEST, Document, read
 from scheduler.config.yaml_tree import DEEPEST, Unreadable, parse
 
 LAUGHS = "\n".join(

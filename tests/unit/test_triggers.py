@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler.triggers import Schedule, parse_schedule
+from tests.support.minute_walk import Walk, changes_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata", "Africa/Cairo")
@@ -216,3 +217,73 @@ def test_day_fields_mean_what_debians_cron_means(line: str, dates: list[str]) ->
     found = instants(line, "UTC", "2026-01-01T00:00", "2026-01-31T12:00")
 
     assert [each[:2] for each in found] == dates
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("30 30 2 * * *", ["29 03:00 +0200", "30 02:30 +0200"]),
+        ("*/30 30 2 * * *", ["30 02:30 +0200", "30 02:30 +0200"]),
+        ("0 */30 2 * * *", ["30 02:00 +0200", "30 02:30 +0200"]),
+        ("0-59/30 2 * * *", ["29 03:00 +0200", "30 02:00 +0200", "30 02:30 +0200"]),
+        ("30 */2 * * *", ["29 04:30 +0200", "29 06:30 +0200"]),
+        ("30 0-23/2 * * *", ["29 03:00 +0200", "29 04:30 +0200"]),
+    ],
+)
+def test_a_line_is_fixed_when_no_field_of_its_time_begins_with_a_star(line: str, found: list[str]) -> None:
+    """Also one with seconds: then the jump itself is the instant, once for all that is missing."""
+    here = ZoneInfo("Europe/Berlin")
+    moment, said = datetime(2026, 3, 29, 1, tzinfo=here), []
+    for _ in found:
+        due = schedule(line, "Europe/Berlin").after(moment)
+        assert due is not None
+        said.append(due.astimezone(here).strftime("%d %H:%M %z"))
+        moment = due
+
+    assert said == found
+
+
+@pytest.mark.parametrize("line", ["every 1s", "* * * * * *", "* * * * *", "every 7m", "0 9 * * mon#1"])
+def test_ten_years_are_counted_as_the_sum_of_their_parts(line: str) -> None:
+    """However the time is cut."""
+    due, cuts = schedule(line, "Europe/Berlin"), [NOW + timedelta(seconds=7919 * n * n) for n in range(200)]
+
+    assert due.count(cuts[0], cuts[-1]) == sum(due.count(*pair) for pair in pairwise(cuts))
+
+
+@pytest.mark.parametrize(("zone", "hour"), [("Europe/Berlin", 2), ("Antarctica/Troll", 1)])
+def test_a_rare_line_in_a_repeated_hour_is_found_from_within_it(zone: str, hour: int) -> None:
+    """Its next instant lies minutes away, at an earlier local time, or a year: in any year of a century."""
+    changes = changes_of(zone, datetime(2006, 1, 1, tzinfo=UTC), datetime(2096, 1, 1, tzinfo=UTC))
+    for at in [at for at, _ in changes if at.month == 10]:
+        line = f"*/20 {hour} {at.day} {at.month} *"
+        walk = Walk(zone, at - timedelta(hours=3), at + timedelta(hours=3))
+        due, expected = schedule(line, zone), sorted(walk.due(line, origin=NOW))
+        assert len(expected) == 6
+        for minute in walk.minutes[::7]:
+            later = [each for each in expected if each > minute]
+            assert not later or due.after(minute) == later[0]
+            earlier = [each for each in expected if each <= minute]
+            assert not earlier or due.latest(minute) == earlier[-1]
+
+
+def test_a_day_may_be_left_out_by_a_zone() -> None:
+    """Samoa went over the date line: 30 December 2011 does not exist there."""
+    apia, since = ZoneInfo("Pacific/Apia"), datetime(2011, 12, 29, 12, tzinfo=ZoneInfo("Pacific/Apia"))
+    daily = parse_schedule("15 6 * * *", apia, now=since)
+    hourly = parse_schedule("0 * * * *", apia, now=since)
+
+    first = daily.after(since)
+
+    assert first == datetime(2011, 12, 31, tzinfo=apia)
+    assert daily.after(first) == datetime(2011, 12, 31, 6, 15, tzinfo=apia)
+    assert hourly.count(since, datetime(2012, 1, 1, 12, tzinfo=apia)) == 48
+
+
+def test_the_newest_instant_of_a_rare_line_may_lie_decades_back() -> None:
+    """29 February on a Monday: 2044 and 2072, and in between none, nor any in 2100."""
+    due = schedule("0 0 */28 2 mon#5")
+
+    assert due.after(NOW) == datetime(2044, 2, 29, tzinfo=UTC)
+    assert due.latest(datetime(2100, 1, 1, tzinfo=UTC)) == datetime(2072, 2, 29, tzinfo=UTC)
+    assert due.count(NOW, datetime(2100, 1, 1, tzinfo=UTC)) == 2

@@ -1,0 +1,1 @@
+"""The programs whose time is measured: each a process of its own, so that nobody else's time is counted."""

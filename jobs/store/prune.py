@@ -1,0 +1,140 @@
+"""Removing what need not be kept: old runs with their outputs and attempts, a portion to a transaction."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    delete,
+    exists,
+    false,
+    func,
+    or_,
+    select,
+    update,
+)
+
+from jobs.run import RunState, Trigger
+from jobs.store.tables import attempts, deliveries, jobs, marks, runs, schedule_periods, tokens
+
+RUNS_A_PORTION = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Of each job's ended runs the newest `runs` are kept, as far as they ended at `since` or later."""
+
+    runs: int
+    since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """How many rows were removed, and up to which instant a job's rows are not all there any more."""
+
+    runs: int = 0
+    attempts: int = 0
+    until: datetime | None = None
+
+
+def names(connection: Connection) -> list[str]:
+    """Return the jobs that have runs, in order; also those that no file knows any more."""
+    return list(connection.execute(select(runs.c.job).distinct().order_by(runs.c.job)).scalars())
+
+
+def count(connection: Connection, job: str, keep: Keep) -> int:
+    """Return how many runs of a job would be removed."""
+    return connection.execute(
+        select(func.count()).select_from(_superfluous(connection, job, keep).subquery())
+    ).scalar_one()
+
+
+def prune(connection: Connection, job: str, keep: Keep, *, at_most: int = RUNS_A_PORTION) -> Pruned:
+    """Remove a job's oldest superfluous runs, and let its audit begin behind them.
+
+    An attempt that a mark or a spent token names stays, without its run. What has not ended stays, and so do
+    the newest answer, what a hold makes up for, what an open run comes from, and what is to be delivered.
+    """
+    found = connection.execute(_superfluous(connection, job, keep).order_by(runs.c.id).limit(at_most)).all()
+    if not found:
+        return Pruned()
+    ids, until = [row.id for row in found], max(row.scheduled_for for row in found)
+    removed = connection.execute(delete(attempts).where(attempts.c.run_id.in_(ids), ~_NAMED)).rowcount
+    connection.execute(delete(runs).where(runs.c.id.in_(ids), runs.c.finished_at.is_not(None)))
+    _move_horizon(connection, job, until)
+    return Pruned(len(ids), removed, until)
+
+
+def prune_attempts(connection: Connection, keep: Keep, *, at_most: int = RUNS_A_PORTION) -> int:
+    """Remove the oldest superfluous attempts that belong to no run; return how many."""
+    outside = attempts.c.run_id.is_(None)
+    boundary = (
+        select(attempts.c.id).where(outside).order_by(attempts.c.id.desc()).offset(keep.runs).limit(1)
+    ).scalar_subquery()
+    old = or_(attempts.c.id <= boundary, _before(attempts.c.started_at, keep))
+    ids = _ids(connection, select(attempts.c.id).where(outside, old, ~_NAMED), at_most)
+    if ids:
+        connection.execute(delete(attempts).where(attempts.c.id.in_(ids)))
+    return len(ids)
+
+
+_NAMED = or_(
+    exists().where(marks.c.attempt_id == attempts.c.id), exists().where(tokens.c.spent_by == attempts.c.id)
+)
+_later = runs.alias("later")
+_child = runs.alias("child")
+
+
+def _superfluous(connection: Connection, job: str, keep: Keep) -> Select[int, datetime]:
+    """Return the query of a job's runs that need not be kept."""
+    ended = and_(runs.c.job == job, runs.c.finished_at.is_not(None))
+    boundary = connection.execute(
+        select(runs.c.id).where(ended).order_by(runs.c.id.desc()).offset(keep.runs).limit(1)
+    ).scalar_one_or_none()
+    too_many = runs.c.id <= boundary if boundary is not None else false()
+    return select(runs.c.id, runs.c.scheduled_for).where(
+        ended, or_(too_many, _before(runs.c.finished_at, keep)), ~_needed(job)
+    )
+
+
+def _needed(job: str) -> ColumnElement[bool]:
+    """Say of a run whether somebody will ask for it."""
+    newest_answer = (
+        select(func.max(_later.c.id))
+        .where(_later.c.job == job, _later.c.state == RunState.SUCCEEDED, _later.c.trigger != Trigger.DRILL)
+        .scalar_subquery()
+    )
+    return or_(
+        runs.c.id == func.coalesce(newest_answer, 0),
+        exists().where(jobs.c.held_by == runs.c.id),
+        exists().where(_child.c.parent_id == runs.c.id, _child.c.finished_at.is_(None)),
+        exists().where(deliveries.c.run_id == runs.c.id, deliveries.c.state == "pending"),
+    )
+
+
+def _before(column: ColumnElement[Any], keep: Keep) -> ColumnElement[bool]:
+    return column < keep.since if keep.since is not None else false()
+
+
+def _ids(connection: Connection, query: Select[int], at_most: int) -> Sequence[int]:
+    return connection.execute(query.order_by(attempts.c.id).limit(at_most)).scalars().all()
+
+
+def _move_horizon(connection: Connection, job: str, until: datetime) -> None:
+    """Say up to where a job's rows are not all there, and forget the periods that lie wholly before."""
+    further = or_(jobs.c.pruned_until.is_(None), jobs.c.pruned_until < until)
+    connection.execute(update(jobs).where(jobs.c.name == job, further).values(pruned_until=until))
+    horizon = select(jobs.c.pruned_until).where(jobs.c.name == job).scalar_subquery()
+    newest = select(jobs.c.period_id).where(jobs.c.name == job).scalar_subquery()
+    connection.execute(
+        delete(schedule_periods).where(
+            schedule_periods.c.job == job,
+            schedule_periods.c.until <= horizon,
+            schedule_periods.c.id != newest,
+        )
+    )

@@ -1,0 +1,190 @@
+"""What processes that are gone have left: settled, or taken up by whoever finds it."""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from datetime import datetime
+from operator import itemgetter
+
+from sqlalchemy import Connection, RowMapping, and_, func, select, update
+
+from jobs.attempt import AttemptOutcome, Purpose
+from jobs.errors import ErrorClass
+from jobs.run import BY_HAND, ClaimedRun, Consequences, Outcome, Reason, RunState, Served, Trigger
+from jobs.store import instances as instance_verbs
+from jobs.store.runs import Ended, cancel_queued, finish, hear_no_more
+from jobs.store.tables import attempts, instances, runs
+
+MOST_TRIES_THROUGH_CRASHES = 5
+_LOOKED_BACK = 1_000
+_COLUMNS = (
+    *("id", "job", "scheduled_for", "trigger", "state", "tries", "vars"),
+    *("output", "truncated", "served_provider", "served_model", "served_credential", "fallback"),
+    *("parent_id", "started_at", "not_before", "behind", "cancel_requested"),
+)
+
+
+def _none(_job: str) -> Consequences:
+    return Consequences()
+
+
+@dataclass(frozen=True, slots=True)
+class OnGone:
+    """What jobs want of a run whose process has gone: those in `rerun` try it again.
+
+    The answer of one in `judged` is only good when its process has said so.
+    """
+
+    rerun: Collection[str] = ()
+    judged: Collection[str] = ()
+    consequences: Callable[[str], Consequences] = _none
+
+
+@dataclass(frozen=True, slots=True)
+class LeftRun:
+    """A run that a dead process had left running, and how it has ended now."""
+
+    run: ClaimedRun
+    outcome: Outcome
+    ended: Ended
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What was found: runs that are now ours, and runs that have ended."""
+
+    ours: tuple[ClaimedRun, ...] = ()
+    ended: tuple[LeftRun, ...] = ()
+
+
+def recover(
+    connection: Connection, *, instance_id: int, now: datetime, on_gone: OnGone = OnGone()
+) -> Recovered:
+    """Settle what processes that are gone have left; return the queued runs that are now ours.
+
+    A running one whose answer is in its row already has succeeded. Any other ends `abandoned`, since its
+    call may have been paid, or waits for another try where its job wants that, a few times at most. A queued
+    one has not begun and is taken up, except what somebody had asked for by hand and no longer waits for.
+    """
+    _hear_no_more_of_titles(connection, now=now)
+    ours: list[ClaimedRun] = []
+    ended: list[LeftRun] = []
+    for row in _left(connection, instance_id, now):
+        run = _claimed(row)
+        if row["state"] == RunState.QUEUED and run.trigger in BY_HAND:
+            cancel_queued(connection, run.id, Reason.PROCESS_GONE, now=now)
+        elif row["state"] == RunState.QUEUED or (run.job in on_gone.rerun and _may_run_again(row)):
+            _take(connection, run, instance_id)
+            ours.append(run)
+        else:
+            outcome = _outcome_of(connection, row, judged=run.job in on_gone.judged)
+            consequences = on_gone.consequences(run.job)
+            done = finish(
+                connection, run, outcome, now=now, consequences=consequences, instance_id=instance_id
+            )
+            ended.append(LeftRun(run, outcome, done))
+    return Recovered(tuple(ours), tuple(ended))
+
+
+def _outcome_of(connection: Connection, row: RowMapping, *, judged: bool) -> Outcome:
+    """Return how a run that was running has ended."""
+    if judged or not row["output"]:
+        return Outcome.abandoned()
+    return Outcome.succeeded(
+        row["output"],
+        served=Served(row["served_provider"], row["served_model"], row["served_credential"]),
+        truncated=row["truncated"],
+        fallback=row["fallback"],
+        fallback_reason=_why_left(connection, row["id"]) if row["fallback"] else None,
+    )
+
+
+def _why_left(connection: Connection, run_id: int) -> ErrorClass | None:
+    """Return the class for which a run's first target was left."""
+    found = connection.execute(
+        select(attempts.c.error_class)
+        .where(
+            attempts.c.run_id == run_id,
+            attempts.c.target_index == 0,
+            attempts.c.purpose == Purpose.MAIN,
+            attempts.c.error_class.is_not(None),
+        )
+        .order_by(attempts.c.ordinal.desc())
+        .limit(1)
+    ).scalar_one_or_none()
+    return ErrorClass(found) if found is not None else None
+
+
+def _may_run_again(row: RowMapping) -> bool:
+    """Say whether a run that was running may have another try: nobody wanted its end, and not for ever."""
+    by_hand, wanted = row["trigger"] in BY_HAND, row["cancel_requested"] is None
+    return wanted and not by_hand and not row["output"] and row["tries"] < MOST_TRIES_THROUGH_CRASHES
+
+
+def _left(connection: Connection, instance_id: int, now: datetime) -> list[RowMapping]:
+    """Return the open runs of other processes that are gone, oldest first.
+
+    They are put in order here: asked for in order of ids, SQLite would read the whole table.
+    """
+    owners = select(runs.c.instance_id).where(runs.c.finished_at.is_(None), runs.c.instance_id != instance_id)
+    found = connection.execute(
+        select(instances.c.id, *_OWNER).where(instances.c.id.in_(owners.distinct()))
+    ).mappings()
+    gone = [row["id"] for row in found if instance_verbs.is_gone(row, now=now)]
+    left = select(*(runs.c[name] for name in _COLUMNS)).where(
+        runs.c.finished_at.is_(None), runs.c.instance_id.in_(gone)
+    )
+    return sorted(connection.execute(left).mappings(), key=itemgetter("id")) if gone else []
+
+
+_OWNER = tuple(instances.c[name] for name in ("host", "pid", "pid_started", "heartbeat_at", "stopped_at"))
+
+
+def _claimed(row: RowMapping) -> ClaimedRun:
+    return ClaimedRun(
+        row["id"],
+        row["job"],
+        row["scheduled_for"],
+        Trigger(row["trigger"]),
+        tries=row["tries"],
+        vars=row["vars"] or {},
+        parent_id=row["parent_id"],
+        started_at=row["started_at"],
+        not_before=row["not_before"],
+        behind=row["behind"],
+    )
+
+
+def _take(connection: Connection, run: ClaimedRun, instance_id: int) -> None:
+    """Own a run from now on; one that was running waits for its next try, and hears no more of this one.
+
+    That try has the job's whole timeout: nobody has worked on the run since its process has gone.
+    """
+    hear_no_more(connection, attempts.c.run_id == run.id)
+    mine = and_(runs.c.id == run.id, runs.c.finished_at.is_(None))
+    connection.execute(update(runs).where(mine).values(instance_id=instance_id))
+    connection.execute(
+        update(runs)
+        .where(mine, runs.c.state == RunState.RUNNING)
+        .values(state=RunState.QUEUED, started_at=None)
+    )
+
+
+def _hear_no_more_of_titles(connection: Connection, *, now: datetime) -> None:
+    """Settle what processes that are gone had sent for the titles of runs that had ended already.
+
+    Looks at the ledger's newest attempts: every beat of every daemon does.
+    """
+    newest = select(func.coalesce(func.max(attempts.c.id), 0)).scalar_subquery()
+    sent = connection.execute(
+        select(attempts.c.id.label("attempt_id"), *_OWNER)
+        .join_from(attempts, runs, attempts.c.run_id == runs.c.id)
+        .join(instances, runs.c.instance_id == instances.c.id)
+        .where(
+            attempts.c.id > newest - _LOOKED_BACK,
+            attempts.c.outcome == AttemptOutcome.SENT,
+            runs.c.finished_at.is_not(None),
+        )
+    ).mappings()
+    orphans = [row["attempt_id"] for row in sent if instance_verbs.is_gone(row, now=now)]
+    if orphans:
+        hear_no_more(connection, attempts.c.id.in_(orphans))

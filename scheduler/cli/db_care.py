@@ -1,0 +1,180 @@
+"""`promptd db check`, `backup` and `prune`: is the database sound, a copy of it, and less of it."""
+
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+from sqlalchemy import Engine
+
+from jobs import clock
+from jobs.errors import Unavailable, UsageError
+from jobs.store import prune as prune_verbs
+from jobs.store import revision, soundness
+from jobs.store.backup import back_up
+from jobs.store.engine import open_engine, sqlite_path
+from jobs.store.prune import Keep, Pruned
+from jobs.store.soundness import Soundness
+from scheduler.cli import database
+from scheduler.cli.context import Context
+from scheduler.cli.db import shown_name
+from scheduler.cli.edge import ExitCode
+from scheduler.cli.tables import Block, Facts, Table, View, shown
+from scheduler.cli.words import instant, moment
+
+_OTHERS_TURN = 0.02
+_UNITS = ("bytes", "kB", "MB", "GB")
+
+
+@click.command("check")
+@shown
+def check(context: Context) -> View:
+    """Check the database's integrity; exit code 1 when something is wrong.
+
+    Of a SQLite file every page, index and foreign key is read; a running daemon goes on meanwhile.
+    """
+    url = _there(context)
+    found = _soundness(url)
+    data = {
+        "database": shown_name(url),
+        "ok": not found.faults,
+        "revision": found.revision,
+        "wanted": revision.REVISION,
+        "size": found.size,
+        "wal_size": found.wal_size,
+        "unused": found.unused,
+        "faults": list(found.faults),
+    }
+    facts = Facts(
+        [
+            ("database", shown_name(url)),
+            ("revision", found.revision),
+            ("size", _size(found.size)),
+            ("write-ahead log", _size(found.wal_size)),
+            ("unused", _size(found.unused)),
+        ]
+    )
+    blocks: list[Block] = [facts, "\n".join(found.faults) or "sound"]
+    return View(data, blocks, code=ExitCode.FAILED if found.faults else ExitCode.DONE)
+
+
+def _soundness(url: str) -> Soundness:
+    path = sqlite_path(url)
+    if path is not None:
+        return soundness.of_file(path)
+    engine = open_engine(url, writes=False)
+    try:
+        with engine.connect() as connection:
+            return soundness.of_server(connection)
+    finally:
+        engine.dispose()
+
+
+@click.command("backup")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@shown
+def backup(context: Context, file: Path, force: bool) -> View:
+    """Write a verified copy of a SQLite database to FILE, while all goes on.
+
+    Its secrets stay sealed: to restore it, keep the secret key too.
+    """
+    url = _there(context)
+    path = sqlite_path(url)
+    if path is None:
+        raise UsageError("the database is on a server: back it up with pg_dump, or the server's own tools")
+    if file.exists() and (not force or file.samefile(path)):
+        advice = "it is the database itself" if file.samefile(path) else "replace it with --force"
+        raise UsageError(f"{file} is there already; {advice}")
+    made = back_up(path, file)
+    data = {"database": str(path), "backup": str(file), "size": made.size, "rows": dict(made.rows)}
+    number = sum(made.rows.values())
+    return View(data, [f"{file}: {_size(made.size)}, {number} rows, verified"])
+
+
+@click.command("prune")
+@click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
+@shown
+def prune(context: Context, dry_run: bool) -> View:
+    """Remove runs that need not be kept: see limits.keep_runs and limits.keep_days.
+
+    What has not ended stays, and so do each job's newest answer and whatever else is still asked for.
+    """
+    limits, url = context.settings.limits, _there(context)
+    since = clock.utcnow() - timedelta(days=limits.keep_days) if limits.keep_days is not None else None
+    keep = Keep(limits.keep_runs, since)
+    with context.reading() as connection:
+        names = prune_verbs.names(connection)
+        counted = {name: prune_verbs.count(connection, name, keep) for name in names}
+    pruned = {name: Pruned(number) for name, number in counted.items() if number}
+    outside = 0
+    if not dry_run:
+        engine = open_engine(url, writes=True)
+        try:
+            pruned = {name: _pruned(engine, name, keep) for name in pruned}
+            outside = _pruned_attempts(engine, keep)
+        finally:
+            engine.dispose()
+    return _prune_view(context, pruned, outside, dry_run=dry_run)
+
+
+def _pruned(engine: Engine, job: str, keep: Keep) -> Pruned:
+    """Remove a job's superfluous runs; between two portions others can write."""
+    runs, attempts, until = 0, 0, None
+    while True:
+        with engine.begin() as connection:
+            portion = prune_verbs.prune(connection, job, keep)
+        if not portion.runs:
+            return Pruned(runs, attempts, until)
+        runs, attempts = runs + portion.runs, attempts + portion.attempts
+        until = max(portion.until, until) if portion.until and until else portion.until
+        time.sleep(_OTHERS_TURN)
+
+
+def _pruned_attempts(engine: Engine, keep: Keep) -> int:
+    removed = 0
+    while True:
+        with engine.begin() as connection:
+            portion = prune_verbs.prune_attempts(connection, keep)
+        if not portion:
+            return removed
+        removed += portion
+        time.sleep(_OTHERS_TURN)
+
+
+def _prune_view(context: Context, pruned: dict[str, Pruned], outside: int, *, dry_run: bool) -> View:
+    runs = sum(each.runs for each in pruned.values())
+    data: dict[str, Any] = {
+        "dry_run": dry_run,
+        "keep_runs": context.settings.limits.keep_runs,
+        "keep_days": context.settings.limits.keep_days,
+        "runs": runs,
+        "attempts": sum(each.attempts for each in pruned.values()) + outside,
+        "jobs": [
+            {"job": name, "runs": each.runs, "pruned_until": instant(each.until)}
+            for name, each in pruned.items()
+        ],
+    }
+    lines = [(name, each.runs, moment(each.until)) for name, each in pruned.items()]
+    said = "would be removed" if dry_run else "removed"
+    blocks: list[Block] = [Table(("JOB", "RUNS", "UP TO"), lines)] if lines else []
+    return View(data, [*blocks, f"{runs} runs {said}"])
+
+
+def _there(context: Context) -> str:
+    """Return the database's URL; raises Unavailable where there is none."""
+    url = context.settings.database
+    if not database.is_there(url):
+        raise Unavailable("there is no database yet; make it with `promptd db upgrade`, or `promptd start`")
+    return url
+
+
+def _size(number: int | None) -> str:
+    """Return a number of bytes in the largest unit that it fills."""
+    if number is None:
+        return ""
+    size, unit = float(number), 0
+    while size >= 1000 and unit < len(_UNITS) - 1:
+        size, unit = size / 1000, unit + 1
+    return f"{size:.3g} {_UNITS[unit]}"

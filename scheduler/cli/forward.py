@@ -1,0 +1,208 @@
+"""A command that a running daemon carries out: with its secrets and its state, on the caller's terminal."""
+
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from jobs.errors import ConfigError
+from scheduler.cli.context import Context
+from scheduler.cli.remote import RunningDaemon, running
+from scheduler.control_protocol import SIGNALS, TERMINAL, close_all, encoded
+
+_LARGEST_FILE = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """A command as it is carried out: options of the program, its name, its arguments.
+
+    `given` says which arguments are files that the caller has opened, as (place, number) pairs.
+    """
+
+    flags: tuple[str, ...]
+    command: tuple[str, ...]
+    args: tuple[str, ...]
+    given: tuple[tuple[int, int], ...] = ()
+
+    def written(self) -> bytes:
+        """Return them as JSON, for the process that carries them out."""
+        names = ("flags", "command", "args", "given")
+        return json.dumps({name: getattr(self, name) for name in names}).encode()
+
+
+def carried_out(
+    context: Context,
+    command: Sequence[str],
+    args: Sequence[str],
+    *,
+    changes: bool,
+    files: Mapping[str, str],
+) -> int | None:
+    """Have the daemon carry a command out and return its exit code; None where it is ours to do.
+
+    `files` names options whose value is a file that the caller opens, each with its default.
+    """
+    streams = _streams()
+    if context.carried or streams is None:
+        return None
+    try:
+        daemon = running(context)
+    except ConfigError:
+        return None
+    if daemon is None:
+        return None
+    flags = (*(("-v",) if context.verbose else ()), *(() if context.color else ("--no-color",)))
+    with daemon, _Opened() as opened:
+        args, given = opened.inputs(args, files)
+        words = Words(flags, tuple(command), tuple(args), given)
+        descriptors = [*streams, opened.directory(), opened.memory(words.written()), *opened.given]
+        request = {
+            "verb": "carry",
+            "command": " ".join(command),
+            "changes": changes,
+            "terminal": {name: os.environ[name] for name in TERMINAL if name in os.environ},
+        }
+        return _followed(daemon, encoded(request), descriptors)
+
+
+def _followed(daemon: RunningDaemon, request: bytes, descriptors: Sequence[int]) -> int:
+    """Send the request and wait for the end of its command; what interrupts us is passed on."""
+    daemon.connection.settimeout(None)
+    with _passing_on(daemon.connection):
+        sent = socket.send_fds(daemon.connection, [request], list(descriptors))
+        daemon.connection.sendall(request[sent:])
+        while True:
+            match daemon.answer():
+                case {"exit": int(code)}:
+                    return code
+                case _:
+                    continue
+
+
+@contextmanager
+def _passing_on(connection: socket.socket) -> Iterator[None]:
+    """Pass signals on to the command, which is told of them by nobody else."""
+
+    def passed(number: int, _frame: FrameType | None) -> None:
+        with suppress(OSError):
+            connection.sendall(encoded({"verb": "signal", "signal": signal.Signals(number).name}))
+
+    before = {}
+    try:
+        for name in SIGNALS:
+            number = signal.Signals[name]
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, passed)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _streams() -> tuple[int, int, int] | None:
+    """Return the descriptors of our three streams; None where they are none, such as inside a test."""
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        return (sys.stdin.fileno(), sys.stdout.fileno(), sys.stderr.fileno())
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+class _Opened(ExitStack):
+    """Descriptors that go along, closed on our side at the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given: list[int] = []
+
+    def directory(self) -> int:
+        """Return the working directory; the root where it is gone."""
+        try:
+            return self._kept(os.open(".", os.O_PATH | os.O_DIRECTORY))
+        except OSError:
+            return self._kept(os.open("/", os.O_PATH | os.O_DIRECTORY))
+
+    def memory(self, content: bytes) -> int:
+        """Return a file in memory, which everybody may open who gets it."""
+        number = self._kept(os.memfd_create("promptd", os.MFD_CLOEXEC))
+        with open(number, "wb", closefd=False) as stream:
+            stream.write(content)
+        os.lseek(number, 0, os.SEEK_SET)
+        return number
+
+    def inputs(
+        self, args: Sequence[str], files: Mapping[str, str]
+    ) -> tuple[list[str], tuple[tuple[int, int], ...]]:
+        """Open the files that options name; return the arguments, and where each file stands in them.
+
+        A file that cannot be read is left to the command, which says so.
+        """
+        words, found = list(args), []
+        for option, default in files.items():
+            place = _value_of(words, option, default)
+            content = _content(Path(words[place]).expanduser()) if place is not None else None
+            if place is not None and content is not None:
+                found.append((place, len(self.given)))
+                self.given.append(self.memory(content))
+        return words, tuple(found)
+
+    def _kept(self, number: int) -> int:
+        self.callback(close_all, [number])
+        return number
+
+
+def _value_of(words: list[str], option: str, default: str) -> int | None:
+    """Return where an option's value stands, which becomes a word of its own; the default is added."""
+    for place, word in enumerate(words):
+        if word == option:
+            return place + 1 if place + 1 < len(words) else None
+        if word.startswith(f"{option}="):
+            words[place : place + 1] = [option, word.removeprefix(f"{option}=")]
+            return place + 1
+    words[:0] = [option, default]
+    return 1
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(_LARGEST_FILE + 1)
+    except (OSError, ValueError):
+        return None
+    return content if len(content) <= _LARGEST_FILE else None
+
+
+class Forwarded(click.Command):
+    """Stands for a command until it is known who does it; the command itself is imported only here."""
+
+    def __init__(self, name: str, *, real: Any, changes: bool, files: Mapping[str, str]) -> None:
+        super().__init__(name, add_help_option=False)
+        self._real, self._changes, self._files = real, changes, files
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep the arguments as they are: the one who does the command reads them."""
+        ctx.args = list(args)
+        return ctx.args
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Have it carried out, or do it in this process."""
+        context, name = ctx.find_object(Context), str(ctx.info_name)
+        assert context is not None
+        command = ctx.command_path.split()[1:]
+        code = carried_out(context, command, ctx.args, changes=self._changes, files=self._files)
+        if code is not None:
+            return code
+        real: click.Command = self._real(name)
+        with real.make_context(name, list(ctx.args), parent=ctx.parent) as own:
+            return real.invoke(own)

@@ -1,0 +1,54 @@
+"""What a configured job means for its runs in the store: what bounds them, what their ends bring about."""
+
+from collections import defaultdict
+from datetime import datetime
+
+from jobs import clock
+from jobs.budget import day_begins
+from jobs.definition import Job, OnCrash, OnTruncated
+from jobs.run import Bounds, Budget, Consequences, Follower
+from jobs.store.recovery import OnGone
+from scheduler.config.settings import ScheduledJob, Settings
+
+
+def bounds_of(job: ScheduledJob, *, now: datetime) -> Bounds:
+    """Return what bounds a job's runs; a budget is that of the day in the job's zone."""
+    tokens = job.job.max_tokens_per_day
+    return Bounds(
+        job.job.concurrency,
+        job.max_runs,
+        Budget(tokens, day_begins(now, job.timezone)) if tokens is not None else None,
+    )
+
+
+class Aftermath:
+    """What the jobs of one configuration want of ends: looked up for every run, so gathered once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._followers: defaultdict[str, list[ScheduledJob]] = defaultdict(list)
+        for each in settings.jobs.values():
+            for parent in each.job.after if each.enabled else ():
+                self._followers[parent].append(each)
+        self._jobs = settings.jobs
+        jobs = [each.job for each in settings.jobs.values()]
+        self.on_gone = OnGone(
+            rerun=frozenset(job.name for job in jobs if job.on_crash is OnCrash.RERUN),
+            judged=frozenset(job.name for job in jobs if _is_judged(job)),
+            consequences=self.consequences_of,
+        )
+
+    def consequences_of(self, name: str) -> Consequences:
+        """Return what the end of one of this job's runs brings about; nothing for a job that is gone."""
+        job, now = self._jobs.get(name), clock.utcnow()
+        if job is None:
+            return Consequences()
+        followers = self._followers.get(name, ())
+        return Consequences(
+            tuple(Follower(each.name, bounds_of(each, now=now)) for each in followers),
+            job.job.pause_after_failures,
+        )
+
+
+def _is_judged(job: Job) -> bool:
+    """Say whether more is wanted of an answer than that there is one."""
+    return job.parameters.response_format is not None or job.on_truncated is OnTruncated.FAIL

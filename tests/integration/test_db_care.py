@@ -1,0 +1,384 @@
+"""`promptd db check`, `backup` and `prune`: a database looked after while others go on writing."""
+
+import csv
+import io
+import json
+import sqlite3
+import stat
+import threading
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, Engine, event, insert, select, update
+from support.claiming import HOURLY, claim
+from support.ledger import HOUR, MINUTE, NOW, make_instance, send
+from test_cli_ground import CONFIG, World
+
+from jobs.attempt import Step
+from jobs.errors import ErrorClass, Unavailable
+from jobs.mark import DEFAULT_SOURCE, NewMark
+from jobs.providers.recovery import RECOVERY
+from jobs.run import Bounds, Concurrency, Trigger
+from jobs.store import backup as backups
+from jobs.store import credentials, ledger, outputs, prune, replay, soundness
+from jobs.store import jobs as job_verbs
+from jobs.store.attempts import Failure, settle_failed
+from jobs.store.claims import NewRun
+from jobs.store.engine import open_engine
+from jobs.store.prune import Keep
+from jobs.store.recovery import recover
+from jobs.store.runs import to_be_cancelled
+from jobs.store.tables import attempts, deliveries, jobs, marks, runs, schedule_periods
+from scheduler.ledger_audit import audited
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """A digest that has run every hour."""
+    made = World(tmp_path, config=CONFIG + "limits: {keep_runs: 3}\n")
+    with made.ledger() as connection:
+        fill(connection)
+    return made
+
+
+def at(hours: float) -> datetime:
+    return NOW + hours * HOUR
+
+
+def fill(connection: Connection, *, hours: int = 8) -> list[int]:
+    """Write runs of the job `digest`, one an hour, all of which have succeeded; return their ids."""
+    instance = make_instance(connection)
+    job_verbs.see(connection, {"digest": HOURLY}, now=NOW)
+    ids = []
+    for hour in range(1, hours + 1):
+        (run,) = claim(connection, instance, NewRun("digest", at(hour), Trigger.SCHEDULE)).ours
+        done = {
+            "state": "succeeded", "served_provider": "zai", "served_model": "m", "served_credential": "key",
+            "output": f"answer {hour}", "started_at": at(hour), "finished_at": at(hour), "tries": 1,
+        }  # fmt: skip
+        connection.execute(update(runs).where(runs.c.id == run.id).values(done))
+        ids.append(run.id)
+    return ids
+
+
+def left(connection: Connection) -> list[int]:
+    """Return the ids of the runs that are there."""
+    return list(connection.execute(select(runs.c.id).order_by(runs.c.id)).scalars())
+
+
+def prune_all(db: Connection, keep: Keep, job: str = "digest") -> int:
+    """Prune a job in portions of two; return how many runs went."""
+    gone = 0
+    while portion := prune.prune(db, job, keep, at_most=2).runs:
+        gone += portion
+    return gone
+
+
+def test_of_each_job_the_newest_runs_are_kept_and_the_audit_stays_true(db: Connection) -> None:
+    """It begins where the rows do."""
+    ids = fill(db)
+    assert prune.names(db) == ["digest"]
+    assert prune.count(db, "digest", Keep(3)) == 5
+
+    assert prune_all(db, Keep(3)) == 5
+
+    assert left(db) == ids[5:]
+    assert job_verbs.states(db)["digest"].pruned_until == at(5)
+    found = audited(db, since=None, now=NOW)
+    assert (found.ok, found.instants, found.rows, found.unchecked) == (True, 3, 3, {})
+    assert prune_all(db, Keep(3)) == 0
+
+
+def test_what_ended_too_long_ago_goes_however_few_there_are(db: Connection) -> None:
+    ids = fill(db)
+
+    assert prune_all(db, Keep(1000, since=at(7))) == 6
+
+    assert left(db) == ids[6:]
+
+
+def test_an_audit_finds_what_is_lost_behind_the_horizon_only(db: Connection) -> None:
+    """To prune is not to hide."""
+    fill(db)
+    prune_all(db, Keep(3))
+
+    db.execute(runs.delete().where(runs.c.scheduled_for == at(7)))
+
+    assert not audited(db, since=None, now=NOW).ok
+
+
+def test_what_somebody_will_ask_for_stays(db: Connection) -> None:
+    """An open run, its parent, the newest answer, what a hold makes up for, what is to be delivered."""
+    ids = fill(db)
+    opened, parent, held, told = ids[:4]
+    db.execute(
+        update(runs).where(runs.c.id == opened).values(state="queued", finished_at=None, parent_id=parent)
+    )
+    db.execute(update(runs).where(runs.c.id.in_(ids[5:])).values(state="failed"))
+    db.execute(update(jobs).values(held_by=held))
+    pending = {"run_id": told, "target": "ops", "state": "pending", "idempotency_key": "k", "created_at": NOW}
+    db.execute(insert(deliveries).values(pending))
+
+    prune_all(db, Keep(0))
+
+    assert left(db) == ids[:5]
+    assert outputs.newest_outputs(db, ["digest"]) == {"digest": "answer 5"}
+
+
+def test_attempts_go_with_their_runs_but_for_those_that_a_mark_names(db: Connection) -> None:
+    """Such a one stays without its run, and goes when the mark has gone."""
+    ids = fill(db)
+    sent = [send(db) for _ in range(3)]
+    for attempt, run_id in zip(sent, ids, strict=False):
+        failure = Failure(ErrorClass.AUTH, "*/status-401", "no")
+        settle_failed(db, attempt, failure, recovery=Step.STOP)
+        db.execute(update(attempts).where(attempts.c.id == attempt.id).values(run_id=run_id))
+    row = RECOVERY[ErrorClass.AUTH]
+    assert row.scope is not None
+    mark = NewMark(row.scope, ErrorClass.AUTH, row.ladder, stated=None, source=DEFAULT_SOURCE)
+    credentials.mark(db, sent[1], mark, now=NOW)
+
+    prune_all(db, Keep(3))
+
+    found = db.execute(select(attempts.c.id, attempts.c.run_id)).all()
+    assert [tuple(each) for each in found] == [(sent[1].id, None)]
+    assert prune.prune_attempts(db, Keep(0)) == 0
+    db.execute(marks.delete())
+    assert prune.prune_attempts(db, Keep(0)) == 1
+
+
+def test_attempts_outside_runs_are_kept_in_the_same_number(db: Connection) -> None:
+    """Refreshes, checks and probes; or by age."""
+    sent = [send(db, at=at(hour)) for hour in range(5)]
+
+    assert prune.prune_attempts(db, Keep(3)) == 2
+    assert prune.prune_attempts(db, Keep(3, since=at(3))) == 1
+
+    assert list(db.execute(select(attempts.c.id)).scalars()) == [each.id for each in sent[3:]]
+
+
+def test_periods_that_lie_wholly_before_the_horizon_go_too(db: Connection) -> None:
+    """But not the newest one of a schedule that has ended."""
+    fill(db, hours=4)
+    job_verbs.pause(db, "digest", reason=None, now=at(4))
+    job_verbs.resume(db, "digest", now=at(4))
+    fill_more = claim(
+        db, make_instance(db), NewRun("digest", at(5), Trigger.SCHEDULE), bounds=Bounds(Concurrency.ALLOW)
+    )
+    db.execute(
+        update(runs).where(runs.c.id == fill_more.ours[0].id).values(state="cancelled", finished_at=NOW)
+    )
+    job_verbs.end_schedule(db, "digest", at=at(5))
+
+    prune_all(db, Keep(0))
+
+    assert [tuple(row) for row in db.execute(select(schedule_periods.c.since, schedule_periods.c.until))] == [
+        (at(4), at(5))
+    ]
+    assert audited(db, since=None, now=NOW).ok
+
+
+def test_removing_a_portion_reads_no_whole_table(world: World) -> None:
+    """The database looks for whoever points to a run, and for what is open, by an index."""
+    for column in ("parent_id = 1", "job = 'a' AND finished_at IS NULL"):
+        with world.ledger() as connection:
+            query = f"EXPLAIN QUERY PLAN SELECT 1 FROM runs WHERE {column}"
+            said = connection.exec_driver_sql(query).all()
+        assert [("ix_runs_parent" in row[3]) or ("ix_runs_open" in row[3]) for row in said] == [True]
+
+
+def test_what_every_beat_and_every_claim_ask_reads_no_whole_table_of_runs(world: World) -> None:
+    """A ledger of a million rows is looked at every five seconds."""
+    with world.ledger() as connection:
+        seen: list[tuple[str, object]] = []
+        event.listen(
+            connection,
+            "before_cursor_execute",
+            lambda _c, _cursor, statement, values, *_: seen.append((statement, values)),
+        )
+        instance = make_instance(connection)
+        recover(connection, instance_id=instance, now=NOW)
+        to_be_cancelled(connection, instance)
+        ledger.open_runs(connection)
+        replay.left_behind(connection, now=NOW)
+        claim(connection, instance, NewRun("digest", at(99), Trigger.SCHEDULE))
+        asked = [each for each in seen if each[0].startswith("SELECT") and "FROM runs" in each[0]]
+        plans = [
+            (statement, row[3])
+            for statement, values in asked
+            for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)
+        ]
+
+    assert len(asked) >= 4
+    assert [said for said in plans if said[1] == "SCAN runs"] == []
+
+
+def test_prune_says_what_it_would_remove_and_then_removes_it(world: World) -> None:
+    dry = world.json("db-prune", "db", "prune", "--dry-run")
+    assert (dry["dry_run"], dry["keep_runs"], dry["keep_days"], dry["runs"]) == (True, 3, None, 5)
+    with world.ledger() as connection:
+        assert len(left(connection)) == 8
+
+    done = world.json("db-prune", "db", "prune")
+
+    assert done["jobs"] == [{"job": "digest", "runs": 5, "pruned_until": "2026-09-04T13:00:00Z"}]
+    assert "0 runs removed" in world.run("db", "prune").out
+    assert world.json("audit", "audit")["ok"]
+
+
+def test_a_sound_database_is_said_to_be(world: World) -> None:
+    found = world.json("db-check", "db", "check")
+
+    assert (found["ok"], found["faults"], found["revision"]) == (True, [], found["wanted"])
+    assert found["size"] > 0
+    assert "sound" in world.run("db", "check").out
+
+
+def path_of(world: World) -> Path:
+    return Path(world.settings.database.removeprefix("sqlite:///"))
+
+
+def test_a_row_that_points_to_nothing_and_another_revision_are_faults(world: World) -> None:
+    with closing(sqlite3.connect(path_of(world), isolation_level=None)) as raw:
+        raw.execute("UPDATE runs SET parent_id = 999 WHERE id = 2")
+        raw.execute("UPDATE alembic_version SET version_num = '0001'")
+
+    found = world.json("db-check", "db", "check", code=1)
+
+    assert found["faults"][0] == "foreign key: row 2 of runs points to no row of runs"
+    assert "promptd db upgrade" in found["faults"][1]
+
+
+@pytest.mark.parametrize("damage", ["the middle", "everything"])
+def test_a_damaged_file_is_a_fault_and_no_bug(world: World, damage: str) -> None:
+    """Pages overwritten, or no database at all."""
+    path = path_of(world)
+    with closing(sqlite3.connect(path)) as raw:
+        raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with path.open("r+b") as file:
+        file.seek(0 if damage == "everything" else 8192)
+        file.write(b"\xff" * 40_960)
+
+    assert world.json("db-check", "db", "check", code=1)["faults"]
+
+
+def test_where_there_is_no_database_there_is_nothing_to_look_after(tmp_path: Path) -> None:
+    world = World(tmp_path, migrated=False)
+    for words in (("check",), ("backup", str(tmp_path / "copy.db")), ("prune",)):
+        assert world.run("db", *words).code == 69
+
+
+def test_a_server_says_of_its_own_constraints_and_indexes(shared: Engine) -> None:
+    with shared.connect() as connection:
+        found = soundness.of_server(connection)
+
+    assert (found.faults, found.size > 0) == ((), True)
+
+
+def test_a_backup_is_private_verified_and_never_written_over(world: World, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.db"
+
+    made = world.json("db-backup", "db", "backup", str(copy))
+    refused = world.run("db", "backup", str(copy))
+
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+    assert made["rows"]["runs"] == 8
+    assert (refused.code, "--force" in refused.err) == (2, True)
+    assert world.run("db", "backup", str(copy), "--force").code == 0
+    assert world.run("db", "backup", str(path_of(world)), "--force").code == 2
+    assert soundness.of_file(copy).faults == ()
+    assert [each.name for each in tmp_path.iterdir() if each.name.startswith(("copy", ".copy"))] == [
+        "copy.db"
+    ]
+
+
+def test_a_backup_is_one_moment_while_others_write(world: World, tmp_path: Path) -> None:
+    """Of two rows that are always written together it has both or neither."""
+    written, enough = threading.Event(), threading.Event()
+    engine = open_engine(world.settings.database, writes=True)
+
+    def write() -> None:
+        number = 0
+        while not enough.is_set():
+            with engine.begin() as connection:
+                for job in ("one", "two"):
+                    row = {"job": job, "scheduled_for": NOW + number * MINUTE, "trigger": "manual",
+                           "state": "cancelled", "created_at": NOW, "finished_at": NOW}  # fmt: skip
+                    connection.execute(insert(runs).values(row))
+            number += 1
+            written.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        assert written.wait(10)
+        made = [backups.back_up(path_of(world), tmp_path / f"{number}.db") for number in range(8)]
+    finally:
+        enough.set()
+        writer.join(10)
+        engine.dispose()
+
+    for each in made:
+        with closing(sqlite3.connect(each.path)) as raw:
+            both = raw.execute(
+                "SELECT job, count(*) FROM runs WHERE trigger = 'manual' GROUP BY job"
+            ).fetchall()
+        assert len(both) == 2
+        assert both[0][1] == both[1][1]
+        assert each.rows["runs"] == 8 + 2 * both[0][1]
+
+
+def test_a_backup_that_cannot_be_written_leaves_nothing(world: World, tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="No such file or directory"):
+        backups.back_up(path_of(world), tmp_path / "nowhere" / "copy.db")
+
+    assert world.run("db", "backup", str(tmp_path / "nowhere" / "copy.db")).code == 69
+
+
+def test_runs_are_exported_as_csv_that_reads_back_as_it_was(world: World) -> None:
+    """Line breaks, quotes and a leading = stand as they are."""
+    odd = '="a"\r\nb, "c"\n'
+    with world.ledger() as connection:
+        connection.execute(update(runs).where(runs.c.id == 8).values(output=odd))
+
+    said = world.run("run", "export")
+
+    rows = list(csv.DictReader(io.StringIO(said.out, newline="")))
+    assert (said.code, said.err) == (0, "")
+    assert [row["id"] for row in rows] == [str(number) for number in range(8, 0, -1)]
+    assert rows[0]["output"] == odd
+    assert (rows[1]["scheduled_for"], rows[1]["fallback"]) == ("2026-09-04T15:00:00Z", "false")
+
+
+def test_runs_are_exported_as_json_lines_of_the_shape_of_run_list(world: World, tmp_path: Path) -> None:
+    target = tmp_path / "runs.jsonl"
+
+    written = world.run("run", "export", "--format", "jsonl", "--output", str(target))
+    again = world.run("run", "export", "--format", "jsonl", "--output", str(target))
+
+    assert (written.code, written.out, again.code) == (0, "", 2)
+    lines = [json.loads(line) for line in target.read_text().splitlines()]
+    assert lines == world.json("run-list", "run", "list")
+
+
+@pytest.mark.parametrize(
+    ("options", "ids"),
+    [(["--limit", "2"], [8, 7]), (["--since", "2026-09-04T15:00"], [8, 7]), (["--job", "tick"], [])],
+)
+def test_an_export_takes_the_filters_of_run_list(world: World, options: list[str], ids: list[int]) -> None:
+    said = world.run("run", "export", "--format", "jsonl", *options)
+
+    assert [json.loads(line)["id"] for line in said.out.splitlines()] == ids
+
+
+def test_an_export_reads_many_runs_in_portions_and_each_once(world: World) -> None:
+    with world.ledger() as connection:
+        row = {"job": "tick", "scheduled_for": NOW, "trigger": "manual", "state": "cancelled",
+               "created_at": NOW, "finished_at": NOW}  # fmt: skip
+        connection.execute(insert(runs), [row] * 450)
+
+    said = world.run("run", "export", "--format", "jsonl")
+
+    assert [json.loads(line)["id"] for line in said.out.splitlines()] == list(range(458, 0, -1))
