@@ -6,7 +6,7 @@ from functools import cache, lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from jinja2 import StrictUndefined, TemplateSyntaxError, meta, nodes
+from jinja2 import StrictUndefined, Template, TemplateSyntaxError, meta, nodes
 from jinja2 import TemplateError as JinjaError
 from jinja2.exceptions import SecurityError
 from jinja2.parser import Parser
@@ -20,6 +20,7 @@ NAMES = frozenset({"job", "scheduled_for", "now", "gathered", "context", "last_o
 NAMES_OF_AN_ANSWER = frozenset({"output", "last_output"})
 LONGEST_PROMPT = 2_000_000
 _LARGEST_POWER = 64
+_SHORT = 16_000  # characters; the compiled template of one takes some hundred kilobytes
 _FAULTS = (
     JinjaError,
     TypeError,
@@ -139,6 +140,16 @@ def _names_in(text: str) -> frozenset[str]:
         return NAMES  # rendering says what is wrong with it
 
 
+def _compiled(text: str, zone: ZoneInfo) -> Template:
+    """Return a template ready to be filled; a short one, which is filled again and again, is compiled once."""
+    return _remembered(text, zone) if len(text) <= _SHORT else _environment(zone).from_string(text)
+
+
+@lru_cache(maxsize=512)
+def _remembered(text: str, zone: ZoneInfo) -> Template:
+    return _environment(zone).from_string(text)
+
+
 def render(text: str, *, zone: ZoneInfo, names: Mapping[str, Any]) -> str:
     """Return the rendered text, well-formed: what a template makes up can be sent and written down.
 
@@ -148,7 +159,7 @@ def render(text: str, *, zone: ZoneInfo, names: Mapping[str, Any]) -> str:
     try:
         parts: list[str] = []
         length = 0
-        for part in _environment(zone).from_string(text).generate(**names):
+        for part in _compiled(text, zone).generate(**names):
             length += len(part)
             if length > LONGEST_PROMPT:
                 raise TemplateError(

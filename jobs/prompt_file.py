@@ -51,8 +51,6 @@ def _text(content: bytes, path: Path) -> str:
 
 def with_texts(job: Job) -> Job:
     """Return a job with the texts of its files in place of them; raises TemplateError. Blocks."""
-    if job.prompt_file is None and job.system_file is None:
-        return job
     prompt = read_prompt_file(job.prompt_file) if job.prompt_file else job.prompt
     system = read_prompt_file(job.system_file) if job.system_file else job.system
     return replace(job, prompt=prompt, system=system)

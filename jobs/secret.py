@@ -19,6 +19,7 @@ _CUT = re.compile(r"(?:\*{2,}+|\.{3,}+|…++|•{2,}+)++(?P<tail>[\w\-.+/=~]*+)"
 _WORD_OF_A_HEADER = re.compile(r"[^\s;,=]{8,}+")
 _SHORTEST_HEADER = 8
 _SHORTEST_REDACTED = 6
+_SHORT, _MOST_REMEMBERED = 64, 4096
 _SHORTEST_PART = 4
 _PLACEHOLDERS = frozenset(
     {
@@ -91,6 +92,7 @@ class Redactor:
         self._known: tuple[str, ...] = ()
         self._learned: set[str] = set()
         self._learning = threading.Lock()
+        self._harmless: set[str] = set()
 
     def learn(self, secrets: Iterable[Secret]) -> None:
         """Remember secrets; placeholders, and ones shorter than six characters, are ordinary words.
@@ -105,9 +107,22 @@ class Redactor:
             found = {*self._known, *telling, *(quote(text, safe="", errors="replace") for text in telling)}
             self._known = tuple(sorted(found, key=len, reverse=True))
             self._learned.update(new)
+            self._harmless = set()
 
     def clean(self, text: str) -> str:
-        """Return `text` with every secret, and all that looks like one, replaced by `[secret]`."""
+        """Return `text` with every secret, and all that looks like one, replaced by `[secret]`.
+
+        Short texts in which there was nothing are remembered: the words of logs come again and again.
+        """
+        harmless = self._harmless
+        if text in harmless:
+            return text
+        cleaned = self._cleaned(text)
+        if cleaned == text and len(text) <= _SHORT and len(harmless) < _MOST_REMEMBERED:
+            harmless.add(text)
+        return cleaned
+
+    def _cleaned(self, text: str) -> str:
         text = _LOOKS_LIKE_A_TOKEN.sub(rf"\g<before>{_MASK}", self._without_parts(self.own(text)))
         return _BEARER.sub(rf"\1 {_MASK}", _LOOKS_LIKE_A_KEY.sub(_MASK, text))
 

@@ -231,7 +231,7 @@ class Daemon:
 
     async def look_at(self, names: Sequence[str]) -> None:
         """Look at these jobs now: something about them has changed."""
-        self._clock_work.hasten(name for name in names if name in self._planning.names)
+        self._clock_work.hasten(await self._planning.refresh(names))
 
     def _is_on(self) -> bool:
         return self._planned and not self.stopping
@@ -301,7 +301,7 @@ async def run_daemon(
 ) -> None:
     """Open the parts, run a daemon to its end, close the parts. The database must be migrated already.
 
-    `attend` is given the daemon before it starts, to listen to it or to stop it; `make_store` is `open_app`'s.
+    `attend` is given the daemon before it starts, to listen to it or stop it; `make_store`: see `open_app`.
     """
     events = Events(hear)
     metrics = Metrics(version=__version__, job_names=settings.jobs, providers=providers_of(settings))

@@ -15,6 +15,7 @@ from jobs.events import (
     Event,
     GrantEnding,
     JobPaused,
+    RunClaimed,
     RunDecided,
     RunFinished,
     RunRecovered,
@@ -68,13 +69,16 @@ def hear(event: Event) -> None:
     match event:
         case AttributionWasRefused():
             say = logger.error
+        case RunClaimed():
+            say = logger.debug  # `run started` follows
         case GrantEnding() | JobPaused() | RunRecovered():
             say = logger.warning
         case RunFinished(outcome=outcome) if outcome.state in _WARNINGS:
             say = logger.warning
         case RunDecided(state=state) if state in _WARNINGS:
             say = logger.warning
-    say(_words(type(event).__name__), **_flat(event))
+    if say is not logger.debug or logging.getLogger("promptd").isEnabledFor(logging.DEBUG):
+        say(_words(type(event).__name__), **_flat(event))
 
 
 def _renderer(form: LogFormat, out: TextIO) -> Processor:

@@ -90,6 +90,17 @@ class Planning:
         self.watch_from(max(self._watched_since, step.to) if forward else min(self._watched_since, step.to))
         self._clock_was_set = True
 
+    async def refresh(self, names: Iterable[str]) -> list[str]:
+        """Read anew how far these jobs are, which others have changed; return those that fall due here."""
+        mine = [name for name in names if name in self._jobs]
+        async with self.lock:
+            self._states |= await self._app.store.read(job_verbs.states, mine)
+        return mine
+
+    def at_their_end(self) -> list[str]:
+        """Return the jobs whose schedules have come to their end, as far as is known here."""
+        return [name for name in self._jobs if not _stands(self._states[name])]
+
     @property
     def names(self) -> list[str]:
         """The jobs that fall due by themselves."""
@@ -258,6 +269,10 @@ class Planning:
             self._app.events.emit(
                 RunDecided(row.job, row.scheduled_for, row.state, row.reason or "", row.span_count)
             )
+
+
+def _stands(state: JobState) -> bool:
+    return any(period.until is None for period in state.periods)
 
 
 def key_of(job: ScheduledJob) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from jobs import clock
 from jobs.errors import Unavailable, UsageError
 from jobs.run import Reason, Trigger
-from jobs.store import runs
+from jobs.store import ledger, runs
 from scheduler import __version__
 from scheduler.app import App
 from scheduler.by_hand import add_by_hand
@@ -71,6 +71,8 @@ class Steering:
         queued = await daemon.app.store.write(runs.cancel_queued, run_id, Reason.OPERATOR, now=clock.utcnow())
         daemon.workers.forget(run_id)
         daemon.later.forget(run_id)
+        if queued and (row := await daemon.app.store.read(ledger.run, run_id)) is not None:
+            await daemon.look_at([row["job"]])  # one that never began counts for nothing
         return queued or daemon.workers.cancel(run_id, Reason.OPERATOR)
 
     async def wake(self, names: Sequence[str]) -> None:

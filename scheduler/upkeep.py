@@ -144,4 +144,6 @@ class Upkeep:
         """Look at the jobs whose hold is over; one that is not scheduled is just held no more."""
         over, due = (await self._planning.holds.judged()).over, set(self._planning.names)
         self._clock_work.hasten(name for name in over if name in due)
+        again = await self._planning.refresh(self._planning.at_their_end())
+        self._clock_work.hasten(set(again) - set(self._planning.at_their_end()))
         await self._planning.holds.release(each for name, each in over.items() if name not in due)

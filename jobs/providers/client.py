@@ -1,8 +1,4 @@
-"""The way out: the openai SDK's HTTP client, one pool for every provider; exceptions end here.
-
-Requests are built here and not by `AsyncOpenAI.post`, which takes as long again for what nobody wants:
-retries, typed answers, headers from OPENAI_* variables and about this machine.
-"""
+"""The way out: one openai SDK client and one connection pool for every provider; exceptions end here."""
 
 import asyncio
 import json
@@ -11,13 +7,20 @@ import zlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from functools import lru_cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
 import aiohttp
 import httpx2
-from openai import DefaultAioHttpClient
+from openai import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    AsyncOpenAI,
+    AsyncStream,
+    DefaultAioHttpClient,
+    Omit,
+)
 
 from jobs.attempt import Attempt
 from jobs.providers.answer import Answer, Origin, TransportFailure
@@ -34,21 +37,29 @@ _SMALL = 1024 * 1024
 CONNECT_TIMEOUT = 10.0
 _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
 _FIRST_ERROR = 400
+_USER_AGENT = "promptd"
 _MOST_CONNECTIONS = 4096
 _KEEP_ALIVE = 30.0
 _NO_KEY = "no-key-required"
-_HEADERS = {
-    "Accept": "application/json",
-    "Content-Type": "application/json",
-    "User-Agent": "promptd",
-    "Accept-Encoding": "identity",
-}
 _TIMEOUTS = (TimeoutError, httpx2.TimeoutException, aiohttp.ServerTimeoutError)
 _TLS = (ssl.SSLCertVerificationError, aiohttp.ClientConnectorCertificateError)
 
 
 class BodyTooLarge(httpx2.RequestError):
     """A body went past the limit; the rest is not read."""
+
+
+class _Sdk(AsyncOpenAI):
+    """The SDK without what it takes from OPENAI_* variables: it would send that to every provider."""
+
+    @property
+    def default_headers(self) -> dict[str, str | Omit]:
+        """Only what each provider may know of us; the attempt adds its own."""
+        return {
+            "Accept": "application/json",
+            "Content-Type": "application/json",
+            "User-Agent": _USER_AGENT,
+        }
 
 
 @dataclass(slots=True)
@@ -115,10 +126,13 @@ class Client:
             event_hooks={"response": [self._bound]},
             limits=httpx2.Limits(max_connections=_MOST_CONNECTIONS, keepalive_expiry=_KEEP_ALIVE),
         )
+        self._sdk = _Sdk(
+            api_key=_NO_KEY, base_url="http://localhost:9", max_retries=0, http_client=self._http
+        )
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._http.aclose()
+        await self._sdk.close()
 
     async def ask(
         self, attempt: Attempt, provider: Provider, request: Request, *, timeout: timedelta
@@ -136,13 +150,23 @@ class Client:
             content, headers = _written(body), _headers(attempt, provider)
         except (ValueError, TypeError, RecursionError) as exc:
             return Answer(None, failure=TransportFailure.UNSENDABLE, left=False, detail=str(exc))
-        limits = httpx2.Timeout(timeout.total_seconds(), connect=CONNECT_TIMEOUT)
+        options: Any = {
+            "headers": headers,
+            "timeout": httpx2.Timeout(timeout.total_seconds(), connect=CONNECT_TIMEOUT),
+        }
         try:
-            url = _url(attempt.base_url + mode.PATH)
-            extensions = {"timeout": limits.as_dict()}
-            asked = httpx2.Request("POST", url, headers=headers, content=content, extensions=extensions)
             async with asyncio.timeout(timeout.total_seconds()):
-                answer = await _read(await self._http.send(asked, stream=True))
+                response = await self._sdk.post(
+                    attempt.base_url + mode.PATH,
+                    cast_to=httpx2.Response,
+                    content=content,
+                    options=options,
+                    stream=True,
+                    stream_cls=AsyncStream[Any],
+                )
+                answer = await _read(response)  # type: ignore[arg-type]
+        except APIStatusError as exc:
+            return _answer(exc.response.status_code, exc.response.headers, exc.response.content)
         except Exception as exc:  # whatever a server can make the transport raise is no answer
             return _no_answer(exc, timeout)
         return await self._settled(answer, mode) if _is_event_stream(answer.headers) else answer
@@ -178,12 +202,6 @@ class Client:
         return _answer(response.status_code, response.headers, response.content, Origin.TOKEN)
 
 
-@lru_cache(maxsize=1024)
-def _url(text: str) -> httpx2.URL:
-    """Return an address, read once: that takes longer than the rest of building a request."""
-    return httpx2.URL(text)
-
-
 def _written(body: Mapping[str, Any]) -> bytes:
     """Return a body as JSON; raises ValueError or TypeError for what JSON and UTF-8 do not have."""
     try:
@@ -194,7 +212,7 @@ def _written(body: Mapping[str, Any]) -> bytes:
 
 def _headers(attempt: Attempt, provider: Provider) -> dict[str, str]:
     """Return the headers of a request; raises ValueError, which quotes none, for one that cannot be sent."""
-    headers = {**_HEADERS, **provider.headers}
+    headers = {"Accept-Encoding": "identity", **provider.headers}
     if provider.account_header and attempt.account_id:
         headers[provider.account_header] = attempt.account_id
     key = attempt.secret.reveal() if attempt.secret else _NO_KEY
@@ -249,14 +267,14 @@ def _settled_stream(answer: Answer, mode: Mode) -> Answer:
 def failure_of(error: BaseException) -> TransportFailure:
     """Say why no answer came, by the innermost cause that tells.
 
-    The aiohttp transport reports a refused connection as a connect timeout: only the chain of causes tells
-    the two apart.
+    The aiohttp transport reports a refused connection as a connect timeout, which the SDK reports as
+    APITimeoutError: only the chain of causes tells the two apart.
     """
     causes = list(_causes(error))
     if any(isinstance(cause, _TLS) for cause in causes):
         return TransportFailure.TLS
     # asyncio.timeout raises its TimeoutError from the cancellation with which it ends the work.
-    ours = (httpx2.RequestError, asyncio.CancelledError)
+    ours = (APITimeoutError, APIConnectionError, httpx2.RequestError, asyncio.CancelledError)
     innermost = next((cause for cause in reversed(causes) if not isinstance(cause, ours)), causes[-1])
     if isinstance(innermost, _TIMEOUTS):
         return TransportFailure.TIMEOUT

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, select, update
@@ -250,28 +251,22 @@ def insert_rows(
     """Insert rows; return those to be run and the final ones. An instant that has a row keeps that one."""
     ours: list[ClaimedRun] = []
     final: list[NewRun] = []
-    columns = ("id", "parent_id", *NewRun.__slots__)
-    for start in range(0, len(rows), ROWS_A_STATEMENT):
-        inserted = connection.execute(
-            insert_or_ignore(connection, runs)
-            .values(list(rows[start : start + ROWS_A_STATEMENT]))
-            .returning(*(runs.c[name] for name in columns))
-        )
-        for won in inserted:
-            if won.state == RunState.QUEUED:
-                ours.append(
-                    ClaimedRun(
-                        won.id,
-                        won.job,
-                        won.scheduled_for,
-                        Trigger(won.trigger),
-                        parent_id=won.parent_id,
-                        behind=won.behind,
-                    )
-                )
-            else:
-                final.append(NewRun(**{name: won._mapping[name] for name in NewRun.__slots__}))
+    for won in connection.execute(_inserting(connection.dialect.name), rows) if rows else ():
+        if won.state == RunState.QUEUED:
+            run_id, parent_id, job, scheduled_for, trigger, *_, behind = won
+            ours.append(
+                ClaimedRun(run_id, job, scheduled_for, Trigger(trigger), parent_id=parent_id, behind=behind)
+            )
+        else:
+            final.append(NewRun(*won[2:]))
     return ours, final
+
+
+@cache
+def _inserting(dialect: str) -> Any:
+    """Return the statement, built once for a dialect: SQLAlchemy takes longer over it than the database."""
+    columns = ("id", "parent_id", *NewRun.__slots__)
+    return insert_or_ignore(dialect, runs).returning(*(runs.c[name] for name in columns))
 
 
 def _advance(connection: Connection, cursors: Iterable[tuple[str, datetime, int]]) -> None:

@@ -86,7 +86,7 @@ def ensure(
     current = fingerprints[0] if fingerprints else None
     if row is None:
         values = {**key, **said, "fingerprint": current, "created_at": now}
-        connection.execute(insert_or_ignore(connection, credentials).values(values))
+        connection.execute(insert_or_ignore(connection.dialect.name, credentials).values(values))
         return
     if row["fingerprint"] in fingerprints[1:]:
         connection.execute(

@@ -1,19 +1,23 @@
 """Databases as they must be opened: pragmas, explicit transactions, tight file modes."""
 
 import os
+import random
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from jobs import clock
 from jobs.errors import Unavailable
 from jobs.store import postgresql
 
 BUSY_TIMEOUT_MS = 10_000
+ASKED_AGAIN = (0.0005, 0.0015)  # seconds
 _KINDS = {
     sqlite3.SQLITE_FULL: "full",
     sqlite3.SQLITE_BUSY: "locked",
@@ -48,9 +52,10 @@ def open_engine(url: str, *, writes: bool, connections: int = 1) -> Engine:
         hide_parameters=True,
         connect_args={"check_same_thread": False, "timeout": BUSY_TIMEOUT_MS / 1000},
     )
-    begin = "BEGIN IMMEDIATE" if writes else "BEGIN"
     event.listen(engine, "connect", _prepare)
-    event.listen(engine, "begin", lambda connection: _begin(connection, begin))
+    if writes:
+        event.listen(engine, "connect", _wait_ourselves)
+    event.listen(engine, "begin", _begin_writing if writes else _begin_reading)
     return engine
 
 
@@ -71,8 +76,30 @@ def _prepare(connection: Any, _entry: ConnectionPoolEntry) -> None:
     cursor.close()
 
 
-def _begin(connection: Connection, statement: str) -> None:
-    connection.exec_driver_sql(statement)
+def _wait_ourselves(connection: Any, _entry: ConnectionPoolEntry) -> None:
+    connection.execute("PRAGMA busy_timeout = 0")  # see `_begin_writing`; nothing after BEGIN waits
+
+
+def _begin_reading(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
+def _begin_writing(connection: Connection) -> None:
+    """Wait for the file's one writer to be done, for as long as `BUSY_TIMEOUT_MS`.
+
+    SQLite's own waiting sleeps 1, 2, 5, 10, … 100 ms (sqlite3.c, sqliteDefaultBusyCallback): where several
+    processes write, nobody does for most of that time.
+    """
+    until = clock.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        except OperationalError as exc:
+            if kind_of(exc) != "locked" or clock.monotonic() >= until:
+                raise
+            time.sleep(random.uniform(*ASKED_AGAIN))  # noqa: S311 - nothing secret hangs on it
+        else:
+            return
 
 
 def _make_private(url: URL) -> None:

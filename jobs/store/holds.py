@@ -60,7 +60,7 @@ def hold(connection: Connection, run: ClaimedRun, hold: Hold, *, now: datetime) 
     """
     told = connection.execute(select(exists().where(jobs.c.hold_key == hold.closed))).scalar_one()
     connection.execute(
-        insert_or_ignore(connection, jobs).values(name=run.job, first_seen_at=run.scheduled_for)
+        insert_or_ignore(connection.dialect.name, jobs).values(name=run.job, first_seen_at=run.scheduled_for)
     )
     standing = held(connection).get(run.job)
     until = hold.opens_at + HOLD_MARGIN * min(2 ** _made_up(connection, run), _LONGEST_MARGIN)

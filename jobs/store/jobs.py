@@ -8,7 +8,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Connection, Table, case, delete, func, insert, literal, or_, select, update
+from sqlalchemy import Connection, Table, bindparam, case, delete, func, insert, literal, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from jobs.run import FAILED_STATES, RunState
@@ -61,9 +61,9 @@ class JobState:
         return self.cursor or self.first_seen_at
 
 
-def insert_or_ignore(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
-    """Return an INSERT … ON CONFLICT DO NOTHING of the connection's dialect."""
-    if connection.dialect.name == "postgresql":
+def insert_or_ignore(dialect: str, table: Table) -> sqlite.Insert | postgresql.Insert:
+    """Return an INSERT … ON CONFLICT DO NOTHING of a dialect, by SQLAlchemy's name for it."""
+    if dialect == "postgresql":
         return postgresql.insert(table).on_conflict_do_nothing()
     return sqlite.insert(table).on_conflict_do_nothing()
 
@@ -153,7 +153,7 @@ def _newest_timetables(connection: Connection) -> dict[str, str | None]:
 def _insert_jobs(connection: Connection, names: list[str], now: datetime) -> None:
     rows = [{"name": name, "first_seen_at": now, "cursor": now} for name in names]
     if rows:
-        connection.execute(insert_or_ignore(connection, jobs), rows)
+        connection.execute(insert_or_ignore(connection.dialect.name, jobs), rows)
 
 
 def same_timetable(one: str | None, other: str | None) -> bool:
@@ -285,20 +285,23 @@ def give_back(connection: Connection, name: str, *, now: datetime) -> None:
 
 def count_end(connection: Connection, name: str, state: RunState) -> int:
     """Count a run's end towards its job's failures in a row; return how many there are now."""
-    match state:
-        case RunState.SUCCEEDED:
-            value: object = 0
-        case _ if state in FAILED_STATES:
-            value = jobs.c.consecutive_failures + 1
-        case _:
-            value = jobs.c.consecutive_failures
-    count = connection.execute(
-        update(jobs)
-        .where(jobs.c.name == name)
-        .values(consecutive_failures=value)
-        .returning(jobs.c.consecutive_failures)
-    ).scalar_one_or_none()
+    said = {"of_job": name}
+    if state is RunState.SUCCEEDED:
+        connection.execute(_NO_FAILURES, said)
+        return 0
+    count = connection.execute(_ONE_MORE if state in FAILED_STATES else _FAILURES, said).scalar_one_or_none()
     return count or 0
+
+
+_MINE = jobs.c.name == bindparam("of_job")
+_NO_FAILURES = update(jobs).where(_MINE, jobs.c.consecutive_failures != 0).values(consecutive_failures=0)
+_ONE_MORE = (
+    update(jobs)
+    .where(_MINE)
+    .values(consecutive_failures=jobs.c.consecutive_failures + 1)
+    .returning(jobs.c.consecutive_failures)
+)
+_FAILURES = select(jobs.c.consecutive_failures).where(_MINE)
 
 
 def closed_jobs(connection: Connection, *, now: datetime) -> dict[str, int]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, CursorResult, and_, exists, func, insert, literal, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, exists, func, insert, or_, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from jobs.attempt import AttemptOutcome, Step
@@ -106,30 +106,14 @@ def start(
     Raises NotYet while an earlier run of its job has not ended and it is to come after that, and FenceLost
     when it is not queued any more.
     """
-    begun = connection.execute(
-        update(runs)
-        .where(runs.c.id == run.id, runs.c.state == RunState.QUEUED, or_(~runs.c.behind, ~_EARLIER_IS_OPEN))
-        .values(
-            state=RunState.RUNNING,
-            tries=runs.c.tries + 1,
-            instance_id=instance_id,
-            started_at=func.coalesce(runs.c.started_at, literal(now, UtcDateTime)),
-            requested_provider=primary.provider,
-            requested_model=primary.model,
-            not_before=None,
-            reason=None,
-            error_class=None,
-            error_message=None,
-            compressed_from=None,
-            compressed_to=None,
-            output=None,
-            truncated=False,
-            served_provider=None,
-            served_model=None,
-            served_credential=None,
-        )
-        .returning(runs.c.tries, runs.c.started_at)
-    ).one_or_none()
+    said = {
+        "of_run": run.id,
+        "owner": instance_id,
+        "begun_at": now,
+        "asked_provider": primary.provider,
+        "asked_model": primary.model,
+    }
+    begun = connection.execute(_START, said).one_or_none()
     if begun is not None:
         return replace(run, tries=begun.tries, started_at=begun.started_at, not_before=None)
     state = connection.execute(select(runs.c.state).where(runs.c.id == run.id)).scalar_one_or_none()
@@ -142,17 +126,59 @@ _earlier = runs.alias("earlier")
 _EARLIER_IS_OPEN = exists().where(
     _earlier.c.job == runs.c.job, _earlier.c.id < runs.c.id, _earlier.c.finished_at.is_(None)
 )
+_START = (
+    update(runs)
+    .where(
+        runs.c.id == bindparam("of_run"),
+        runs.c.state == RunState.QUEUED,
+        or_(~runs.c.behind, ~_EARLIER_IS_OPEN),
+    )
+    .values(
+        state=RunState.RUNNING,
+        tries=runs.c.tries + 1,
+        instance_id=bindparam("owner"),
+        started_at=func.coalesce(runs.c.started_at, bindparam("begun_at", type_=UtcDateTime)),
+        requested_provider=bindparam("asked_provider"),
+        requested_model=bindparam("asked_model"),
+        not_before=None,
+        reason=None,
+        error_class=None,
+        error_message=None,
+        compressed_from=None,
+        compressed_to=None,
+        output=None,
+        truncated=False,
+        served_provider=None,
+        served_model=None,
+        served_credential=None,
+    )
+    .returning(runs.c.tries, runs.c.started_at)
+)
+_AT_WORK = update(runs).where(
+    runs.c.id == bindparam("of_run"),
+    runs.c.state == RunState.RUNNING,
+    runs.c.tries == bindparam("of_try"),
+)
+"""Writes the columns that it is given, while this try of the run is at work: the fence."""
+
+_REQUEUE = _AT_WORK.returning(runs.c.cancel_requested)
+_UNHEARD = (
+    update(attempts).where(attempts.c.outcome == AttemptOutcome.SENT).values(outcome=AttemptOutcome.UNKNOWN)
+)
+_UNHEARD_OF_RUN = _UNHEARD.where(attempts.c.run_id == bindparam("of_run"))
+_TOKENS = select(func.sum(attempts.c.input_tokens), func.sum(attempts.c.output_tokens)).where(
+    attempts.c.run_id == bindparam("of_run")
+)
 
 
 def keep_prompt(connection: Connection, run: ClaimedRun, prompt: str) -> None:
     """Store what the model is shown; raises FenceLost when another try, or an end, came first."""
-    _require_fence(connection.execute(update(runs).where(_at_work(run)).values(prompt=prompt)), run)
+    _write(connection, run, {"prompt": prompt})
 
 
 def keep_shortened(connection: Connection, run: ClaimedRun, before: int, after: int) -> None:
     """Store how many characters of a prompt's material became how many; raises FenceLost as above."""
-    lengths = {"compressed_from": before, "compressed_to": after}
-    _require_fence(connection.execute(update(runs).where(_at_work(run)).values(**lengths)), run)
+    _write(connection, run, {"compressed_from": before, "compressed_to": after})
 
 
 def keep_answer(connection: Connection, paid: PaidAnswer) -> None:
@@ -160,26 +186,19 @@ def keep_answer(connection: Connection, paid: PaidAnswer) -> None:
 
     A run that somebody else has taken over meanwhile is left as it is.
     """
-    connection.execute(
-        update(runs)
-        .where(runs.c.id == paid.run_id, runs.c.state == RunState.RUNNING, runs.c.tries == paid.tries)
-        .values(
-            output=paid.output,
-            truncated=paid.truncated,
-            served_provider=paid.served.provider,
-            served_model=paid.served.model,
-            served_credential=paid.served.credential,
-            fallback=paid.fallback,
-        )
-    )
+    row = {
+        "output": paid.output,
+        "truncated": paid.truncated,
+        "served_provider": paid.served.provider,
+        "served_model": paid.served.model,
+        "served_credential": paid.served.credential,
+        "fallback": paid.fallback,
+    }
+    connection.execute(_AT_WORK, {**row, "of_run": paid.run_id, "of_try": paid.tries})
 
 
-def _at_work(run: ClaimedRun) -> ColumnElement[bool]:
-    """The fence: this try of the run, while it runs."""
-    return and_(runs.c.id == run.id, runs.c.state == RunState.RUNNING, runs.c.tries == run.tries)
-
-
-def _require_fence(changed: CursorResult[Any], run: ClaimedRun) -> None:
+def _write(connection: Connection, run: ClaimedRun, row: Mapping[str, Any]) -> None:
+    changed = connection.execute(_AT_WORK, {**row, "of_run": run.id, "of_try": run.tries})
     if changed.rowcount != 1:
         raise _lost(run)
 
@@ -218,9 +237,8 @@ def finish(
         row["served_provider"] = outcome.served.provider
         row["served_model"] = outcome.served.model
         row["served_credential"] = outcome.served.credential
-    hear_no_more(connection, attempts.c.run_id == run.id)
-    spent = _tokens_of(connection, run.id)
-    _require_fence(connection.execute(update(runs).where(_at_work(run)).values(**row, **spent)), run)
+    hear_no_more_of(connection, run.id)
+    _write(connection, run, {**row, **_tokens_of(connection, run.id)})
     paused = count_towards_pause(connection, run.job, run.trigger, outcome.state, consequences, now)
     hold = None
     if outcome.hold is not None:
@@ -246,11 +264,9 @@ def requeue(
         "error_class": outcome.error_class,
         "error_message": outcome.message,
     }
-    hear_no_more(connection, attempts.c.run_id == run.id)
-    spent = _tokens_of(connection, run.id)
-    changed = connection.execute(
-        update(runs).where(_at_work(run)).values(**row, **spent).returning(runs.c.cancel_requested)
-    ).one_or_none()
+    hear_no_more_of(connection, run.id)
+    fence = {"of_run": run.id, "of_try": run.tries}
+    changed = connection.execute(_REQUEUE, {**row, **_tokens_of(connection, run.id), **fence}).one_or_none()
     if changed is None:
         raise _lost(run)
     if changed.cancel_requested is None:
@@ -283,7 +299,7 @@ def give_title(connection: Connection, run: ClaimedRun, title: str | None) -> No
     Only a success gets one, once, from the try that it is of. The row's tokens go on being those of all its
     attempts. An attempt that is still `sent` becomes `unknown`.
     """
-    hear_no_more(connection, attempts.c.run_id == run.id)
+    hear_no_more_of(connection, run.id)
     untitled = and_(runs.c.id == run.id, runs.c.state == RunState.SUCCEEDED, runs.c.tries == run.tries)
     connection.execute(
         update(runs)
@@ -293,21 +309,18 @@ def give_title(connection: Connection, run: ClaimedRun, title: str | None) -> No
 
 
 def _tokens_of(connection: Connection, run_id: int) -> dict[str, int | None]:
-    row = connection.execute(
-        select(func.sum(attempts.c.input_tokens), func.sum(attempts.c.output_tokens)).where(
-            attempts.c.run_id == run_id
-        )
-    ).one()
+    row = connection.execute(_TOKENS, {"of_run": run_id}).one()
     return {"input_tokens": row[0], "output_tokens": row[1]}
 
 
 def hear_no_more(connection: Connection, which: ColumnElement[bool]) -> None:
     """Settle attempts that are still `sent`: their answers will not come, and may have been paid for."""
-    connection.execute(
-        update(attempts)
-        .where(which, attempts.c.outcome == AttemptOutcome.SENT)
-        .values(outcome=AttemptOutcome.UNKNOWN)
-    )
+    connection.execute(_UNHEARD.where(which))
+
+
+def hear_no_more_of(connection: Connection, run_id: int) -> None:
+    """Settle a run's attempts that are still `sent`, as `hear_no_more` does."""
+    connection.execute(_UNHEARD_OF_RUN, {"of_run": run_id})
 
 
 def request_cancel(connection: Connection, run_id: int, reason: Reason) -> bool:

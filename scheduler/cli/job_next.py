@@ -36,9 +36,7 @@ _TITLES = ("JOB", "SCHEDULED FOR", "LOCAL", "NOTE")
 @click.option(
     "-n", "count", type=click.IntRange(1, _MOST), default=_DEFAULT, show_default=True, help="How many times."
 )
-@click.option(
-    "--if-started-now", is_flag=True, help="Print what a daemon that starts now would catch up; start nothing."
-)
+@click.option("--if-started-now", is_flag=True, help="Print what a start would catch up now; start nothing.")
 @shown
 def next_(context: Context, name: str | None, count: int, if_started_now: bool) -> View:
     """Print the next due times of one job, or of all jobs together."""

@@ -83,15 +83,20 @@ def test_a_file_that_is_no_database_is_exit_69_without_a_traceback(tmp_path: Pat
         assert "not a database" in said.err
 
 
-def test_a_database_of_another_revision_is_exit_69_and_names_the_command(tmp_path: Path) -> None:
+def test_a_database_of_another_revision_is_exit_69_and_says_what_to_do(tmp_path: Path) -> None:
     """Nothing is read from tables that are not understood."""
     world = World(tmp_path)
     with world.ledger() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     said = world.run("run", "list")
     assert (said.code, said.err.count("\n")) == (69, 1)
-    assert "promptd db upgrade" in said.err
+    assert "start that version, or restore a backup" in said.err
     assert world.run("db", "upgrade").code == 69
+    with world.ledger() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
+    said = world.run("run", "list")
+    assert (said.code, said.err.count("\n")) == (69, 1)
+    assert "promptd db upgrade" in said.err
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import contextlib
 import sqlite3
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,17 +13,44 @@ from support.ledger import url_of
 from jobs.errors import Unavailable
 from jobs.store.engine import BUSY_TIMEOUT_MS, kind_of, open_engine, sqlite_path
 
-PRAGMAS = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": BUSY_TIMEOUT_MS}
+PRAGMAS = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
 
 
 @pytest.mark.parametrize("writes", [True, False])
 @pytest.mark.parametrize("pragma", PRAGMAS)
 def test_every_connection_has_the_pragmas(tmp_path: Path, writes: bool, pragma: str) -> None:
-    """WAL, fsync at every commit, foreign keys, patience."""
+    """WAL, fsync at every commit, foreign keys."""
     engine = open_engine(url_of(tmp_path / "promptd.db"), writes=writes)
 
     with engine.connect() as connection:
         assert connection.exec_driver_sql(f"PRAGMA {pragma}").scalar_one() == PRAGMAS[pragma]
+    engine.dispose()
+
+
+def test_readers_have_sqlites_patience_and_writers_their_own(tmp_path: Path) -> None:
+    """A writer that is told to wait asks again itself, more often than SQLite would."""
+    for writes, patience in ((False, BUSY_TIMEOUT_MS), (True, 0)):
+        engine = open_engine(url_of(tmp_path / "promptd.db"), writes=writes)
+        with engine.connect() as connection:
+            assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one() == patience
+        engine.dispose()
+
+
+def test_a_writer_waits_until_the_one_before_it_is_done(tmp_path: Path) -> None:
+    """And does not say that the database is locked."""
+    path = tmp_path / "promptd.db"
+    engine = open_engine(url_of(path), writes=True)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE t (x)")
+    other = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    done = threading.Timer(0.3, lambda: other.execute("COMMIT"))
+    done.start()
+
+    with engine.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO t VALUES (1)")
+    done.join()
+    other.close()
     engine.dispose()
 
 

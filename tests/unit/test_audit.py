@@ -42,7 +42,9 @@ def kinds(faults: list[Fault]) -> list[tuple[Kind, int, int, int]]:
 
 def found(*rows: Entry, wanted: Owed | None = None) -> list[tuple[Kind, int, int, int]]:
     """Return what is wrong with these rows, sorted as the ledger sorts them."""
-    return kinds(list(judged(wanted or owed(), sorted(rows, key=lambda each: (each.first, -each.last.timestamp())))))
+    return kinds(
+        list(judged(wanted or owed(), sorted(rows, key=lambda each: (each.first, -each.last.timestamp()))))
+    )
 
 
 WHOLE = [row(minute) for minute in range(1, 11)]
