@@ -141,7 +141,7 @@ def _names_in(text: str) -> frozenset[str]:
 
 
 def _compiled(text: str, zone: ZoneInfo) -> Template:
-    """Return a template ready to be filled; a short one, which is filled again and again, is compiled once."""
+    """Return a template ready to be filled; a short one, which comes again and again, is compiled once."""
     return _remembered(text, zone) if len(text) <= _SHORT else _environment(zone).from_string(text)
 
 
