@@ -6,10 +6,10 @@ PEERS := .venv-bench
 STAMP := $(VENV)/installed
 S17 := tests/acceptance/test_s17_attribution.py# two processes of its own: it runs alone
 
-.PHONY: help demo test postgresql s17 crash bench check format lint types imports migrations wheel clean install
+.PHONY: help demo test postgresql s17 crash bench check format lint types imports migrations wheel clean install fix
 
 help: ## say what can be made
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
+	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("promptd needs Python 3.11 or later; set PYTHON=python3.12, say" if sys.version_info < (3, 11) else 0)'
@@ -35,10 +35,10 @@ check: format lint types imports test migrations ## everything that CI checks
 format: $(STAMP) ## is everything formatted? (make fix formats)
 	$(BIN)/ruff format --check .
 
-lint: $(STAMP)
+lint: $(STAMP) ## is it written as we write? (make fix mends some of it)
 	$(BIN)/ruff check .
 
-types: $(STAMP)
+types: $(STAMP) ## does mypy agree?
 	$(BIN)/mypy
 
 imports: $(STAMP) ## does everybody import only what lies below?

@@ -84,11 +84,33 @@ class Reason(StrEnum):
     PROCESS_GONE = "process_gone"
 
 
+REASONS: Mapping[RunState, frozenset[str]] = MappingProxyType(
+    {
+        RunState.FAILED: frozenset(ErrorClass)
+        | {
+            *(Reason.CONDITION, Reason.GATHER, Reason.TEMPLATE, Reason.COMPRESSION),
+            *(Reason.TRUNCATED, Reason.SCHEMA, Reason.INTERNAL),
+        },
+        RunState.TIMED_OUT: frozenset({ErrorClass.TIMEOUT}),
+        RunState.CANCELLED: frozenset({Reason.OPERATOR, Reason.SHUTDOWN, Reason.REPLACED}),
+        RunState.SKIPPED: frozenset(
+            {Reason.OVERLAP, Reason.PAUSED, Reason.HELD, Reason.BUDGET, Reason.CONDITION}
+        ),
+        RunState.MISSED: frozenset(
+            {Reason.LATE, Reason.COALESCED, Reason.WINDOW, Reason.CATCH_UP_NONE, Reason.CATCH_UP_CAP}
+        ),
+        RunState.ABANDONED: frozenset({Reason.PROCESS_GONE}),
+    }
+)
+"""The reasons of each final state; a success needs none."""
+
+
 @dataclass(frozen=True, slots=True)
 class ClaimedRun:
     """A run that is ours to do. `tries` is the number of this try: the fence of every write to its row.
 
-    `started_at` is when its first try began, None before that; `not_before` is when its next try may begin.
+    `crashes` of them ended with their process. `started_at` is when its first try began, None before that;
+    `not_before` is when its next try may begin.
     `behind`: it begins when every earlier run of its job has ended. `probe`: its job is held, and it asks
     nevertheless what is closed for a time.
     """
@@ -98,6 +120,7 @@ class ClaimedRun:
     scheduled_for: datetime
     trigger: Trigger
     tries: int = 0
+    crashes: int = 0
     vars: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     parent_id: int | None = None
     started_at: datetime | None = None
@@ -141,10 +164,14 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How many tokens a job's runs may use from `since` on: the beginning of its day."""
+    """How many tokens a job's runs may use from `since` on: the beginning of its day.
+
+    `reserved` is what each run at work counts for until its answer says what it has used.
+    """
 
     tokens: int
     since: datetime
+    reserved: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -13,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 from jobs import clock, tries
 from jobs.attempt import Purpose
 from jobs.definition import Job
-from jobs.errors import FenceLost, Unavailable
+from jobs.errors import FenceLost, NotYet, Unavailable
 from jobs.events import JobHeld, JobPaused, RunFinished, RunRetries, RunStarted
 from jobs.one_try import outcome_of
 from jobs.providers.call import Drill, Rest
@@ -61,7 +62,7 @@ async def run_job(
     zone: ZoneInfo,
     drill: Drill | None = None,
     rest: Rest = nullcontext,
-    consequences: Consequences = Consequences(),
+    consequences: Callable[[], Consequences] = Consequences,
 ) -> Done:
     """Do one try of a claimed run and write its end, with its consequences; return how it ended.
 
@@ -69,7 +70,8 @@ async def run_job(
     waits for an earlier one of its job, FenceLost when somebody else has taken it over, and lets a
     cancellation through after it is written down. A cancellation with a `Reason` as its message ends the run
     with that reason; one that comes when the answer is there already ends only the search for a title: the
-    success is written before that begins. `rest` is entered while the run waits for a closed chain to open.
+    success is written before that begins. What an end brings about is asked when it comes. `rest` is entered
+    while the run waits for a closed chain to open.
     """
     begun, cancelled = await _started(run, job, workshop)
     waited = begun.at - max(run.scheduled_for, run.not_before or run.scheduled_for)
@@ -80,7 +82,7 @@ async def run_job(
     outcome = tries.settled(work.run, job, outcome, now=clock.utcnow())
     if outcome.state is RunState.QUEUED:
         return await _waiting(work, outcome)
-    outcome, ended = await _ended(work, outcome, consequences)
+    outcome, ended = await _ended(work, outcome, consequences())
     _tell(work, outcome, ended, seconds=clock.monotonic() - begun.monotonic)
     if cancelled is not None:
         raise cancelled
@@ -95,11 +97,11 @@ async def _worked(
     One that comes while a good answer is judged takes nothing from it.
     """
     if cancelled is not None:
-        return Outcome.cancelled(_reason_of(cancelled)), cancelled
+        return Outcome.cancelled(reason_of(cancelled)), cancelled
     try:
         outcome = await outcome_of(work)
     except asyncio.CancelledError as exc:
-        return Outcome.cancelled(_reason_of(exc)), exc
+        return Outcome.cancelled(reason_of(exc)), exc
     try:
         silent = await is_silent(work, outcome)
     except asyncio.CancelledError as exc:
@@ -119,9 +121,9 @@ async def _waiting(work: Work, outcome: Outcome) -> Done:
     try:
         again = await asyncio.shield(writing)
     except asyncio.CancelledError as exc:
-        if _reason_of(exc) is not Reason.SHUTDOWN:
+        if reason_of(exc) is not Reason.SHUTDOWN:
             await writing
-            await store.insist(runs.cancel_queued, run.id, _reason_of(exc), now=clock.utcnow())
+            await store.insist(runs.cancel_queued, run.id, reason_of(exc), now=clock.utcnow())
             await _told_of_end(work)
         raise
     if again is None:
@@ -181,14 +183,17 @@ def _tell(work: Work, outcome: Outcome, ended: Ended, *, seconds: float) -> None
 async def _started(
     run: ClaimedRun, job: Job, workshop: Workshop
 ) -> tuple[_Begun, asyncio.CancelledError | None]:
-    """Begin a try. A cancellation meanwhile is handed back: by then the row says `running`."""
+    """Begin a try. A cancellation meanwhile is handed back: by then the row says `running`, or it goes on."""
     writing = asyncio.ensure_future(
         workshop.store.insist(_begin, run, primary=job.chain[0], instance_id=workshop.instance_id)
     )
     try:
         return await asyncio.shield(writing), None
     except asyncio.CancelledError as exc:
-        return await writing, exc
+        try:
+            return await writing, exc
+        except NotYet:
+            raise exc from None
 
 
 async def _title(work: Work, outcome: Outcome) -> str | None:
@@ -213,6 +218,7 @@ async def _title(work: Work, outcome: Outcome) -> str | None:
     return title
 
 
-def _reason_of(cancelled: asyncio.CancelledError | None) -> Reason:
+def reason_of(cancelled: asyncio.CancelledError | None) -> Reason:
+    """Return why a run was cancelled: what the cancellation says, else that its process ends."""
     reason = cancelled.args[0] if cancelled and cancelled.args else None
     return reason if isinstance(reason, Reason) else Reason.SHUTDOWN

@@ -19,14 +19,15 @@ def settled(run: ClaimedRun, job: Job, outcome: Outcome, *, now: datetime) -> Ou
     """Return what a try's outcome means for its run: the end, or another try where the job wants one.
 
     A run is tried again when its whole chain has failed for a class that the job names, and not when that
-    holds the job: then another run makes up for it. A drill is tried once.
+    holds the job: then another run makes up for it. A drill is tried once. Tries that ended with their
+    process cost none of the job's.
     """
-    retry = job.retry
-    if retry is None or run.trigger is Trigger.DRILL or run.tries > retry.max:
+    retry, tried = job.retry, run.tries - run.crashes
+    if retry is None or run.trigger is Trigger.DRILL or tried > retry.max:
         return outcome
     if outcome.state is not RunState.FAILED or outcome.hold is not None or outcome.error_class is None:
         return outcome
-    not_before = now + retry.delay(run.tries)
+    not_before = now + retry.delay(tried)
     if outcome.error_class not in retry.on or not_before >= now + time_left(run, job, now=now):
         return outcome
     return Outcome.again(outcome.error_class, outcome.message or "", not_before=not_before)

@@ -128,13 +128,6 @@ async def _say_stopped(store: Store, instance: int) -> None:
         logger.warning("the end of this process could not be written: %s", getattr(exc, "orig", exc))
 
 
-async def keep_beating(app: "App") -> None:
-    """Say every few seconds that this process still works, until cancelled."""
-    while True:
-        await asyncio.sleep(instances.HEARTBEAT_EVERY.total_seconds())
-        await app.store.insist(instances.beat, app.workshop.instance_id, now=clock.utcnow())
-
-
 def _joined(settings: Settings, services: Services, instance: int, environ: Mapping[str, str]) -> App:
     redactor = services.redactor
     commands = Commands(without_secrets(environ, settings.registry, settings.secret_keys), redactor)

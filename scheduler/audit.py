@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from itertools import pairwise
 
 from jobs.run import Reason, RunState
 from jobs.store.replay import Entry
@@ -18,6 +19,7 @@ class Kind(StrEnum):
     BESIDE = "beside"
     MISCOUNTED = "miscounted"
     NOT_PAUSED = "not_paused"
+    PAUSED = "paused"
     UNDECIDED = "undecided"
     UNREADABLE = "unreadable"
 
@@ -116,9 +118,20 @@ def _lost(owed: Owed, since: datetime, until: datetime) -> Iterator[Fault]:
 
 
 def _paused(owed: Owed, entry: Entry) -> Iterator[Fault]:
-    """Yield a row that did not skip what fell into a pause."""
+    """Yield a row that did not skip what fell into a pause, or skipped for one what did not."""
     if (entry.state, entry.reason) == (RunState.SKIPPED, Reason.PAUSED):
-        return
-    count = owed.count(entry.first - SECOND, entry.last, paused=True)
+        kind, count = Kind.PAUSED, _never_paused(owed, entry)
+    else:
+        kind, count = Kind.NOT_PAUSED, owed.count(entry.first - SECOND, entry.last, paused=True)
     if count:
-        yield Fault(Kind.NOT_PAUSED, entry.first, entry.last, count, entry.run_id)
+        yield Fault(kind, entry.first, entry.last, count, entry.run_id)
+
+
+def _never_paused(owed: Owed, entry: Entry) -> int:
+    """Return how many instants of a row fell into no pause, and were not delayed into one either."""
+    count = owed.count(entry.first - SECOND, entry.last, paused=False)
+    for stretch, following in pairwise(owed.stretches) if count else ():
+        if following.paused and not stretch.paused and stretch.until == following.since:
+            newest = stretch.latest(following.since)
+            count -= newest is not None and entry.first <= newest <= entry.last
+    return count

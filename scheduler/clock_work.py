@@ -61,6 +61,7 @@ class ClockWork:
         self._instants.clear()
         self._heap.clear()
         self._expect(instants)
+        self.stop()
         self._begin()
 
     def stop(self) -> None:
@@ -68,6 +69,12 @@ class ClockWork:
         if self._scheduler is not None:
             self._scheduler.shutdown(wait=False)
             self._scheduler = None
+
+    async def quit(self) -> None:
+        """Wake nobody any more, and wait for the look that is under way."""
+        self.stop()
+        if self._looking is not None:
+            await asyncio.wait((self._looking,))
 
     def mend(self) -> bool:
         """Start APScheduler anew if its wake-up has not come when it should have; say whether."""

@@ -161,7 +161,10 @@ class Control:
             raise Unspoken(str(exc)) from None
         level = logging.INFO if message.get("changes") else logging.DEBUG
         logger.log(level, "%s asks for `%s`", peer, str(message.get("command"))[:80])
-        child = await self._children.start(errand, Path(self._verbs.hello()["config"]))
+        config = Path(self._verbs.hello()["config"])
+        child = await self._children.start(
+            errand, config, self._verbs.in_force(), waits=bool(message.get("waits"))
+        )
         peer.forget()
         ended = asyncio.create_task(self._children.ended(child), name="carried command")
         heard = asyncio.create_task(self._pass_on(peer, child), name="carried command's caller")

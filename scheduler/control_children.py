@@ -5,8 +5,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,28 +46,33 @@ class Errand:
 
 
 class Children:
-    """The processes that carry out commands: a bounded number, and none outlives the daemon."""
+    """The processes that carry out commands: a bounded number, and none outlives the daemon.
+
+    Those that wait for providers or people have places of their own, so that they keep nobody from looking.
+    """
 
     def __init__(self, environ: Mapping[str, str], *, at_once: int = AT_ONCE) -> None:
         self._environ = {name: value for name, value in environ.items() if name not in TERMINAL}
         self._running: set[Child] = set()
-        self._places = self._at_once = at_once
+        self._at_once = at_once
+        self._places = {True: at_once, False: at_once}
         self._closing = False
 
-    async def start(self, errand: Errand, config: Path) -> "Child":
+    async def start(self, errand: Errand, config: Path, in_force: bytes, *, waits: bool) -> "Child":
         """Start one command on the daemon's configuration; raises Busy when there are too many already.
 
-        Raises Unavailable once the daemon ends what it carries out.
+        `in_force` is what that says, as `Verbs.in_force` returns it. Raises Unavailable once the daemon ends
+        what it carries out.
         """
         if self._closing:
             raise Unavailable("the daemon is stopping; ask again when it has ended, or when it runs")
-        if not self._places:
+        if not self._places[waits]:
             raise Busy(f"{self._at_once} commands are carried out already; try again when one has ended")
-        self._places -= 1
+        self._places[waits] -= 1
         try:
-            child = Child(await self._process(errand, config))
+            child = Child(await self._process(errand, config, in_force), waits)
         except BaseException:
-            self._places += 1
+            self._places[waits] += 1
             raise
         self._running.add(child)
         return child
@@ -79,7 +84,7 @@ class Children:
         finally:
             if child.process.returncode is not None and child in self._running:
                 self._running.remove(child)
-                self._places += 1
+                self._places[child.waits] += 1
         return 128 - code if code < 0 else code
 
     async def end(self, child: "Child") -> None:
@@ -106,18 +111,28 @@ class Children:
         """End every command."""
         await asyncio.gather(*(self.end(child) for child in tuple(self._running)))
 
-    async def _process(self, errand: Errand, config: Path) -> asyncio.subprocess.Process:
-        numbers = [errand.directory, errand.words, *errand.given]
-        return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", _LAUNCHER),
-            *(str(os.getpid()), str(config), *map(str, numbers)),
-            stdin=errand.stdin,
-            stdout=errand.stdout,
-            stderr=errand.stderr,
-            pass_fds=numbers,
-            env={**self._environ, **errand.terminal},
-            start_new_session=True,
-        )
+    async def _process(self, errand: Errand, config: Path, in_force: bytes) -> asyncio.subprocess.Process:
+        with _memory(in_force) as handed:
+            numbers = [handed, errand.directory, errand.words, *errand.given]
+            return await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", _LAUNCHER),
+                *(str(os.getpid()), str(config), *map(str, numbers)),
+                stdin=errand.stdin,
+                stdout=errand.stdout,
+                stderr=errand.stderr,
+                pass_fds=numbers,
+                env={**self._environ, **errand.terminal},
+                start_new_session=True,
+            )
+
+
+@contextmanager
+def _memory(content: bytes) -> Iterator[int]:
+    """Give a file in memory, at its beginning."""
+    with open(os.memfd_create("promptd", os.MFD_CLOEXEC), "w+b") as stream:
+        stream.write(content)
+        stream.seek(0)
+        yield stream.fileno()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,6 +140,7 @@ class Child:
     """One command that is being carried out."""
 
     process: asyncio.subprocess.Process
+    waits: bool
 
     def signal(self, number: signal.Signals) -> None:
         """Pass a signal on; one that has ended hears nothing."""

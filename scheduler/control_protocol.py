@@ -38,8 +38,15 @@ class Verbs(Protocol):
         """Return `config`, `database`, `pid`, `version` and `drain_timeout` in seconds."""
         ...
 
+    def in_force(self) -> bytes:
+        """Return the configuration that is in force, for a process that carries a command out."""
+        ...
+
     async def reload(self) -> Mapping[str, Any]:
-        """Return `ok`, names in `changed`, `added` and `removed`, `faults` as lines, `waits_for_restart`."""
+        """Return `ok`, names in `changed`, `added` and `removed`, `faults` as lines, `waits_for_restart`.
+
+        `settings` are the sections, other than jobs, that are another now.
+        """
         ...
 
     async def stop(self, *, now: bool) -> None:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from jobs import clock
-from jobs.errors import ConfigError, FenceLost, NotYet
+from jobs.errors import ConfigError, FenceLost, NotYet, Unavailable
 from jobs.events import Events, RunClaimed, RunDecided
 from jobs.providers.early_refresh import EarlyRefresh
 from jobs.run import ClaimedRun, Reason
-from jobs.runner import run_job
+from jobs.runner import reason_of, run_job
 from jobs.secret import Redactor
 from jobs.store import jobs as job_verbs
 from jobs.store import runs
@@ -78,7 +78,7 @@ class Daemon:
         self._watch_signals()
         if self._http is not None:
             await self._http.start()
-        upkeep = asyncio.create_task(self._upkeep.watch(self._is_on), name="upkeep")
+        upkeep = asyncio.create_task(self._upkeep.watch(lambda: self._planned), name="upkeep")
         try:
             await self._begin()
             asked = asyncio.create_task(self._asked_to_stop.wait(), name="stop")
@@ -96,10 +96,17 @@ class Daemon:
             self.workers.cancel_all()
             self._asked_again.set()
         self._asked_to_stop.set()
+        self._planning.close()
+        self._upkeep.drain()
 
     async def reload(self) -> Reloaded:
-        """Read the configuration again and apply it job by job; one that has faults changes nothing."""
+        """Read the configuration again and apply it job by job; one that has faults changes nothing.
+
+        Raises Unavailable when the daemon stops.
+        """
         async with self._reloading:
+            if self.stopping:
+                raise Unavailable("the daemon is stopping; what it starts with next time is read then")
             self._notifier.reloading(monotonic_usec=int(clock.monotonic() * 1_000_000))
             try:
                 done = await self._reload()
@@ -121,7 +128,9 @@ class Daemon:
         async with self._planning.lock:
             await self._planning.look_unlocked(self._planning.names)  # what is due is decided as it was
             await self._take(app)
-            self._clock_work.start(await self._planning.look_unlocked(self._planning.names))
+            wakes = await self._planning.look_unlocked(self._planning.names)
+        if not self.stopping:
+            self._clock_work.start(wakes)
         for warning in new.warnings:
             logger.warning("%s", warning)
         return difference(old, new, waits)
@@ -134,7 +143,7 @@ class Daemon:
         self.app = app
         self._upkeep.take(app)
         self.workers.limit(app.settings.limits.max_concurrent_runs)
-        self._metrics.know(app.settings.jobs, providers_of(app.settings))
+        self._metrics.know(app.settings.jobs, app.settings.asked_providers())
         logging.getLogger().setLevel(app.settings.log_level.upper())
         self._keep_logins_fresh()
 
@@ -169,7 +178,7 @@ class Daemon:
             self._early.cancel()
         for task in tuple(self._reloads):
             task.cancel()
-        self._clock_work.stop()
+        await self._clock_work.quit()
         until = clock.monotonic() + self.app.settings.limits.drain_timeout.total_seconds()
         cancelled = await self.workers.drain(self.app.settings.limits.drain_timeout)
         if cancelled:
@@ -196,21 +205,35 @@ class Daemon:
             await self.app.store.write(runs.cancel_queued, run.id, Reason.OPERATOR, now=clock.utcnow())
             return
         rest = partial(self.workers.resting, run.id)
-        consequences = self._upkeep.aftermath.consequences_of(run.job)
         try:
             done = await run_job(
-                run, job.job, self.app.workshop, zone=job.timezone, rest=rest, consequences=consequences
+                run,
+                job.job,
+                self.app.workshop,
+                zone=job.timezone,
+                rest=rest,
+                consequences=lambda: self._upkeep.aftermath.consequences_of(run.job),
             )
         except NotYet:
             self.later.park(run)
+            return
+        except asyncio.CancelledError as exc:
+            await self._cancelled_waiting(run, exc)
+            raise
         except FenceLost as exc:
             logger.warning("%s", exc)
         else:
             if done.again is not None:
                 self.later.put([done.again])
             self._go_on_from(done.ended)
-        finally:
-            self.later.ended(run.job)
+        self.later.ended(run.job)
+
+    async def _cancelled_waiting(self, run: ClaimedRun, exc: asyncio.CancelledError) -> None:
+        """Write down the end of a run that was cancelled before it could begin."""
+        reason = reason_of(exc)
+        if reason is not Reason.SHUTDOWN:
+            await self.app.store.insist(runs.cancel_queued, run.id, reason, now=clock.utcnow())
+        self.later.ended(run.job)
 
     def _go_on_from(self, ended: Ended) -> None:
         """Take up what a run's end has brought about."""
@@ -227,18 +250,22 @@ class Daemon:
     def _give_way(self, run_ids: Iterable[int]) -> None:
         """End runs that newer ones replace; those of other processes are asked through the ledger."""
         for run_id in run_ids:
-            self.workers.cancel(run_id, Reason.REPLACED)
+            if not self.workers.cancel(run_id, Reason.REPLACED):
+                self.forget(run_id)
+
+    def forget(self, run_id: int) -> None:
+        """Drop a run that waited here and has ended."""
+        self.workers.forget(run_id)
+        self.later.forget(run_id)
 
     async def look_at(self, names: Sequence[str]) -> None:
         """Look at these jobs now: something about them has changed."""
-        self._clock_work.hasten(await self._planning.refresh(names))
-
-    def _is_on(self) -> bool:
-        return self._planned and not self.stopping
+        await self._planning.refresh(names)
+        self._clock_work.hasten(name for name in names if name in self._planning.names)
 
     def _ready(self) -> dict[str, bool]:
-        writing = self.app.store.refused is None
-        return {"planned": self._planned, "writing": writing, "not_draining": not self.stopping}
+        able = {"writing": self.app.store.refused is None, "not_draining": not self.stopping}
+        return {"planned": self._planned, **able}
 
     def _say(self, what: str) -> None:
         """Tell the service manager what is special, or how things stand."""
@@ -277,7 +304,7 @@ class Daemon:
 
     def _reload_ended(self, task: "asyncio.Task[Reloaded]") -> None:
         self._reloads.discard(task)
-        if not task.cancelled() and task.exception() is not None:
+        if not task.cancelled() and task.exception() is not None and not self.stopping:
             logger.error("the reload has failed, and nothing was changed: %r", task.exception())
 
     def _watch_signals(self) -> None:
@@ -304,7 +331,7 @@ async def run_daemon(
     `attend` is given the daemon before it starts, to listen to it or stop it; `make_store`: see `open_app`.
     """
     events = Events(hear)
-    metrics = Metrics(version=__version__, job_names=settings.jobs, providers=providers_of(settings))
+    metrics = Metrics(version=__version__, job_names=settings.jobs, providers=settings.asked_providers())
     events.listen(metrics.hear)
     async with open_app(
         settings,
@@ -317,11 +344,6 @@ async def run_daemon(
         daemon = Daemon(app, Notifier(environ), metrics, environ=environ)
         attend(daemon, events)
         await daemon.run()
-
-
-def providers_of(settings: Settings) -> list[str]:
-    """Return the providers whom jobs ask, in order of names."""
-    return sorted({target.provider for job in settings.jobs.values() for target in job.job.targets})
 
 
 def _tell_if_broken(early: "asyncio.Task[None]") -> None:

@@ -13,11 +13,11 @@ from scheduler.config.settings import ScheduledJob, Settings
 
 def bounds_of(job: ScheduledJob, *, now: datetime) -> Bounds:
     """Return what bounds a job's runs; a budget is that of the day in the job's zone."""
-    tokens = job.job.max_tokens_per_day
+    tokens, reserved = job.job.max_tokens_per_day, job.job.parameters.max_output_tokens or 0
     return Bounds(
         job.job.concurrency,
         job.max_runs,
-        Budget(tokens, day_begins(now, job.timezone)) if tokens is not None else None,
+        Budget(tokens, day_begins(now, job.timezone), reserved) if tokens is not None else None,
     )
 
 

@@ -46,12 +46,13 @@ class Later:
         self._submit(due)
 
     def ended(self, job: str) -> None:
-        """Hand over what waited for a run of this job; whoever cannot begin even now comes back."""
-        self._free([run for run in self._behind.values() if run.job == job])
+        """Hand over the first that waited for a run of this job; it comes back if it cannot begin yet."""
+        self._free(min((run.id for run in self._behind.values() if run.job == job), default=None))
 
     def look_again(self) -> None:
-        """Hand over all that waits for other runs: those may have ended in another process."""
-        self._free(list(self._behind.values()))
+        """Hand over the first of each job: what they wait for may have ended in another process."""
+        for job in {run.job for run in self._behind.values()}:
+            self.ended(job)
 
     def forget(self, run_id: int) -> bool:
         """Drop a run that was cancelled; returns whether it was here."""
@@ -60,7 +61,6 @@ class Later:
         self._behind.pop(run_id, None)
         return here
 
-    def _free(self, freed: list[ClaimedRun]) -> None:
-        for run in freed:
-            del self._behind[run.id]
-        self._submit(sorted(freed, key=lambda run: run.id))
+    def _free(self, run_id: int | None) -> None:
+        if run_id is not None:
+            self._submit([self._behind.pop(run_id)])

@@ -4,6 +4,7 @@ import asyncio
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from jobs import clock
@@ -24,10 +25,11 @@ LONGEST_WAIT = 15.0  # seconds: a step of the clock is noticed within one wait
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A run that was asked for by hand, and how it ended."""
+    """A run that was asked for by hand, and how it ended; `interrupted`: by a signal to this process."""
 
     run_id: int
     outcome: Outcome
+    interrupted: bool = False
 
 
 def run_now(
@@ -56,21 +58,26 @@ def run_now(
             settings, environ=environ, kind="command", redactor=redactor, events=events
         ) as app:
             run = await add_by_hand(app, job, trigger=trigger, values=values, retry_of=retry_of, force=force)
-            return Ended(run.id, await _cancellable(app, job, run, drill))
+            return await _cancellable(app, job, run, drill)
 
     return asyncio.run(main())
 
 
-async def _cancellable(app: App, job: ScheduledJob, run: ClaimedRun, drill: Drill | None) -> Outcome:
+async def _cancellable(app: App, job: ScheduledJob, run: ClaimedRun, drill: Drill | None) -> Ended:
     task = asyncio.create_task(_to_its_end(app, job, run, drill))
     watching = asyncio.create_task(_watch(app, run, task))
-    loop = asyncio.get_running_loop()
+    loop, heard = asyncio.get_running_loop(), asyncio.Event()
+
+    def interrupt() -> None:
+        heard.set()
+        task.cancel(Reason.OPERATOR)
+
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, task.cancel, Reason.OPERATOR)
+        loop.add_signal_handler(number, interrupt)
     try:
-        return await task
+        return Ended(run.id, await task, heard.is_set())
     except asyncio.CancelledError:
-        return Outcome.cancelled(Reason.OPERATOR)
+        return Ended(run.id, Outcome.cancelled(Reason.OPERATOR), heard.is_set())
     finally:
         watching.cancel()
 
@@ -79,9 +86,13 @@ async def _to_its_end(app: App, job: ScheduledJob, run: ClaimedRun, drill: Drill
     """Do one try after the other. Runs of jobs that come after this one stay queued, for a daemon."""
     aftermath = Aftermath(app.settings)
     while True:
-        consequences = aftermath.consequences_of(job.name)
         done = await run_job(
-            run, job.job, app.workshop, zone=job.timezone, drill=drill, consequences=consequences
+            run,
+            job.job,
+            app.workshop,
+            zone=job.timezone,
+            drill=drill,
+            consequences=partial(aftermath.consequences_of, job.name),
         )
         for follower in done.ended.followers:
             app.events.emit(RunClaimed(follower, 0.0))

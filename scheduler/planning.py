@@ -56,7 +56,7 @@ class Planning:
         self._keys: dict[str, str | None] = {}
         self._schedules: dict[tuple[str, datetime], Schedule] = {}
         self._strange: set[str] = set()
-        self._ahead = False
+        self._ahead = self._closed = False
         self._clock_steps = ClockSteps()
         self._clock_was_set = False
 
@@ -90,16 +90,29 @@ class Planning:
         self.watch_from(max(self._watched_since, step.to) if forward else min(self._watched_since, step.to))
         self._clock_was_set = True
 
+    def close(self) -> None:
+        """Decide nothing any more: the daemon stops."""
+        self._closed = True
+
     async def refresh(self, names: Iterable[str]) -> list[str]:
-        """Read anew how far these jobs are, which others have changed; return those that fall due here."""
+        """Read anew how these jobs stand; return those of which that is another than was known."""
         mine = [name for name in names if name in self._jobs]
         async with self.lock:
+            known = {name: self._states[name] for name in mine}
             self._states |= await self._app.store.read(job_verbs.states, mine)
-        return mine
+        return [name for name, state in known.items() if self._states[name] != state]
 
-    def at_their_end(self) -> list[str]:
-        """Return the jobs whose schedules have come to their end, as far as is known here."""
-        return [name for name in self._jobs if not _stands(self._states[name])]
+    def asleep(self) -> list[str]:
+        """Return the jobs that nothing wakes here, but that another process can wake.
+
+        Their schedules have come to their end, or they have another daemon's timetable.
+        """
+        return [name for name in self._jobs if name in self._strange or self._is_over(name)]
+
+    def _is_over(self, name: str) -> bool:
+        state = self._states[name]
+        stands = any(period.until is None for period in state.periods)
+        return not stands or _runs_left(self._jobs[name], state) == 0
 
     @property
     def names(self) -> list[str]:
@@ -113,6 +126,8 @@ class Planning:
 
     async def look_unlocked(self, names: Iterable[str]) -> Mapping[str, datetime | None]:
         """Look while the lock is held already."""
+        if self._closed:
+            return {}
         self._notice_step()
         asked = [name for name in names if name in self._jobs]
         held = await self.holds.judged()
@@ -269,10 +284,6 @@ class Planning:
             self._app.events.emit(
                 RunDecided(row.job, row.scheduled_for, row.state, row.reason or "", row.span_count)
             )
-
-
-def _stands(state: JobState) -> bool:
-    return any(period.until is None for period in state.periods)
 
 
 def key_of(job: ScheduledJob) -> str | None:

@@ -1,7 +1,7 @@
 """Another configuration for a running daemon: what of it applies at once, what waits for a restart."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -23,14 +23,31 @@ FIXED: Mapping[str, str] = MappingProxyType(
 )
 """Keys that only a restart changes, with the settings that they make."""
 
+_BESIDE_JOBS: Mapping[str, Callable[[Settings], object]] = MappingProxyType(
+    {
+        "timezone": lambda settings: settings.timezone,
+        "model": lambda settings: settings.chain,
+        "auxiliary": lambda settings: settings.auxiliary,
+        "providers": lambda settings: tuple(settings.registry),
+        "defaults.timeout": lambda settings: settings.job_timeout,
+        "limits": lambda settings: settings.limits,
+        "logging.level": lambda settings: settings.log_level,
+    }
+)
+"""What a reload applies beside jobs; other defaults are told by the jobs that have them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reloaded:
-    """What a reload did: jobs by name, keys that wait for a restart; with `faults` nothing was changed."""
+    """What a reload did: jobs by name, other `settings` by key, keys that wait for a restart.
+
+    With `faults` nothing was changed.
+    """
 
     changed: tuple[str, ...] = ()
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
     waits_for_restart: tuple[str, ...] = ()
     faults: tuple[Fault, ...] = ()
 
@@ -46,13 +63,15 @@ class Reloaded:
             "changed": list(self.changed),
             "added": list(self.added),
             "removed": list(self.removed),
+            "settings": list(self.settings),
             "waits_for_restart": list(self.waits_for_restart),
             "faults": [str(fault) for fault in self.faults],
         }
 
     def __str__(self) -> str:
         counts = ((self.added, "added"), (self.changed, "changed"), (self.removed, "removed"))
-        told = ", ".join(f"{len(names)} {word}" for names, word in counts if names) or "no job changed"
+        jobs = ", ".join(f"{len(names)} {word}" for names, word in counts if names) or "no job changed"
+        told = f"{jobs}; {', '.join(self.settings)} changed" if self.settings else jobs
         waits = f"; a restart is wanted for {', '.join(self.waits_for_restart)}"
         return f"{told}{waits if self.waits_for_restart else ''}"
 
@@ -69,11 +88,12 @@ def applicable(old: Settings, new: Settings) -> tuple[Settings, tuple[str, ...]]
 
 
 def difference(old: Settings, new: Settings, waits: tuple[str, ...]) -> Reloaded:
-    """Return which jobs came, went, and are another now."""
+    """Return which jobs came, went, and are another now, and which settings beside them are."""
     before, after = old.jobs, new.jobs
     return Reloaded(
         changed=tuple(name for name in after if name in before and before[name] != after[name]),
         added=tuple(name for name in after if name not in before),
         removed=tuple(name for name in before if name not in after),
+        settings=tuple(key for key, of in _BESIDE_JOBS.items() if of(old) != of(new)),
         waits_for_restart=waits,
     )

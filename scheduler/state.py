@@ -29,7 +29,6 @@ def read_snapshot(
     """Read everything that a scrape shows."""
     states = job_verbs.states(connection)
     closed = job_verbs.closed_jobs(connection, now=now)
-    used = {target.provider for job in settings.jobs.values() for target in job.job.targets}
     return Snapshot(
         jobs=job_figures(
             settings.jobs,
@@ -39,7 +38,7 @@ def read_snapshot(
         ),
         credentials=tuple(
             figure
-            for name in sorted(used)
+            for name in settings.asked_providers()
             for figure in _figures(connection, settings.registry.provider(name), vault, now)
         ),
         jobs_held=closed["held"],
@@ -53,9 +52,9 @@ def keyless_providers(
     connection: Connection, settings: Settings, vault: Vault, *, now: datetime
 ) -> list[str]:
     """Say of each provider that jobs name, and none of whose secrets can be read now, why not."""
-    used = {target.provider for job in settings.jobs.values() for target in job.job.targets}
     opened = (
-        (name, vault.look(connection, settings.registry.provider(name), now=now)) for name in sorted(used)
+        (name, vault.look(connection, settings.registry.provider(name), now=now))
+        for name in settings.asked_providers()
     )
     return [why for name, found in opened if (why := no_key(name, found)) is not None]
 

@@ -11,6 +11,7 @@ from jobs.store import ledger, runs
 from scheduler import __version__
 from scheduler.app import App
 from scheduler.by_hand import add_by_hand
+from scheduler.config.in_force import handed_over
 from scheduler.later import Later
 from scheduler.reload import Reloaded
 from scheduler.worker_pool import WorkerPool
@@ -33,6 +34,9 @@ class Steered(Protocol):
     async def reload(self) -> Reloaded:
         """Read the configuration again."""
 
+    def forget(self, run_id: int) -> None:
+        """Drop a run that waited and has ended."""
+
     async def look_at(self, names: Sequence[str]) -> None:
         """Look at jobs now."""
 
@@ -53,6 +57,10 @@ class Steering:
             "drain_timeout": settings.limits.drain_timeout.total_seconds(),
         }
 
+    def in_force(self) -> bytes:
+        """Return the configuration that is in force, for a process that carries a command out."""
+        return handed_over(self._daemon.app.settings)
+
     async def reload(self) -> Mapping[str, Any]:
         """Read the configuration again."""
         return (await self._daemon.reload()).plain()
@@ -69,8 +77,7 @@ class Steering:
         if daemon.workers.cancel(run_id, Reason.OPERATOR):
             return True
         queued = await daemon.app.store.write(runs.cancel_queued, run_id, Reason.OPERATOR, now=clock.utcnow())
-        daemon.workers.forget(run_id)
-        daemon.later.forget(run_id)
+        daemon.forget(run_id)
         if queued and (row := await daemon.app.store.read(ledger.run, run_id)) is not None:
             await daemon.look_at([row["job"]])  # one that never began counts for nothing
         return queued or daemon.workers.cancel(run_id, Reason.OPERATOR)

@@ -113,13 +113,13 @@ class EverySchedule(Instants):
 
 @dataclass(frozen=True, slots=True)
 class AtSchedule(Instants):
-    """Due once; twice where `fold: both` meets a local time that exists twice. `moments` are in order.
+    """Due once, also where the local time exists twice.
 
     `zone` is the job's, whose local time is written; None where the line names an offset of its own.
     """
 
     text: str
-    moments: tuple[datetime, ...]
+    moment: datetime
     zone: ZoneInfo | None = None
 
     def anchored(self, first_seen: datetime) -> Self:
@@ -133,24 +133,24 @@ class AtSchedule(Instants):
 
     def first_from(self, second: int) -> int | None:
         """See `Instants.first_from`."""
-        return next((at for at in map(second_of, self.moments) if at >= second), None)
+        return at if (at := second_of(self.moment)) >= second else None
 
     def last_to(self, second: int) -> int | None:
         """See `Instants.last_to`."""
-        return next((at for at in map(second_of, reversed(self.moments)) if at <= second), None)
+        return at if (at := second_of(self.moment)) <= second else None
 
     def counted(self, first: int, last: int) -> int:
         """See `Instants.counted`."""
-        return sum(first <= second_of(each) <= last for each in self.moments)
+        return int(first <= second_of(self.moment) <= last)
 
     def bits(self, day: int) -> int:
         """See `Instants.bits`."""
-        seconds = [second_of(each) - day * DAY for each in self.moments]
-        return sum(1 << second for second in seconds if 0 <= second < DAY)
+        second = second_of(self.moment) - day * DAY
+        return 1 << second if 0 <= second < DAY else 0
 
     def shape(self, day: int) -> Hashable:
         """See `Instants.shape`."""
-        return day if any(second_of(each) // DAY == day for each in self.moments) else None
+        return day if second_of(self.moment) // DAY == day else None
 
 
 @lru_cache(maxsize=64)
@@ -206,38 +206,35 @@ def _at(line: str, rest: str, zone: ZoneInfo, *, gap: Gap, fold: Fold) -> Line:
         raise ValueError("a moment is written as `at 2026-12-01T09:00`")
     moment = datetime.fromisoformat(rest)
     try:
-        seconds = [second_of(moment)] if moment.tzinfo else _settled(moment, zone, gap=gap, fold=fold)
+        second = second_of(moment) if moment.tzinfo else _settled(moment, zone, gap=gap, fold=fold)
     except OverflowError as exc:
         raise ValueError(_TOO_FAR) from exc
-    if not seconds:
+    if second is None:
         raise ValueError(
             f"{rest} does not exist in {zone.key}: the clock is set forward over it, and `gap: skip` leaves "
             "it out; choose another time, or `gap: run_after`"
         )
-    if not all(FIRST_SECOND <= second <= LAST_SECOND for second in seconds):
+    if not FIRST_SECOND <= second <= LAST_SECOND:
         raise ValueError(_TOO_FAR)
-    return AtSchedule(line, tuple(map(moment_of, seconds)), None if moment.tzinfo else zone)
+    return AtSchedule(line, moment_of(second), None if moment.tzinfo else zone)
 
 
-def _settled(local: datetime, zone: ZoneInfo, *, gap: Gap, fold: Fold) -> list[int]:
-    """Return the seconds at which a local time comes, in order; none where it is skipped."""
+def _settled(local: datetime, zone: ZoneInfo, *, gap: Gap, fold: Fold) -> int | None:
+    """Return the second at which a local time comes, the first one unless `fold` says the last.
+
+    None where it is skipped.
+    """
     plain = local.replace(tzinfo=zone)
     first, second = (second_of(plain.replace(fold=each)) for each in (0, 1))  # PEP 495: both offsets
     if first == second:
-        return [first]
+        return first
     if first > second:  # it does not exist: fold 0 is read with the offset before the change
         near = pieces(zone, second // CHUNK, Gap.RUN_AFTER, Fold.BOTH) + pieces(
             zone, first // CHUNK, Gap.RUN_AFTER, Fold.BOTH
         )
         change = next(each.begin for each in near if each.made_up and second < each.begin <= first)
-        return [change] if gap is Gap.RUN_AFTER else []
-    match fold:
-        case Fold.FIRST:
-            return [first]
-        case Fold.LAST:
-            return [second]
-        case Fold.BOTH:
-            return [first, second]
+        return change if gap is Gap.RUN_AFTER else None
+    return second if fold is Fold.LAST else first
 
 
 def _cron(line: str, zone: ZoneInfo, now: datetime, *, gap: Gap, fold: Fold) -> Line:

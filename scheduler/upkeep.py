@@ -56,6 +56,7 @@ class Upkeep:
         self._workers, self._later, self._metrics = workers, later, metrics
         self._alive, self._reload, self._go_on = alive, reload, go_on
         self._refusals = Refusals(say)
+        self._draining = False
         self.take(app)
 
     def take(self, app: App) -> None:
@@ -66,6 +67,10 @@ class Upkeep:
         """Say whether the scheduling loop and the writer are fresh."""
         writer_age = clock.monotonic() - self._app.store.fresh_at
         return {"scheduling": self._clock_work.fresh, "writer": writer_age < WRITER_STALE_AFTER}
+
+    def drain(self) -> None:
+        """Only say that this process works, and end what is to be ended: it begins nothing any more."""
+        self._draining = True
 
     async def watch(self, is_on: Callable[[], bool]) -> None:
         """Do what is due every second, and every heartbeat, while `is_on`; until cancelled."""
@@ -92,6 +97,8 @@ class Upkeep:
                 beating.cancel()
 
     def _tick(self, *, stood_still: bool) -> None:
+        if self._draining:
+            return
         if self._planning.clock_was_set():
             self._clock_work.renew()
         if not stood_still:  # its wake-up was held up like everything else, and comes now
@@ -106,7 +113,7 @@ class Upkeep:
             self._app.events.emit(WriteFailed(kind_of(exc), str(exc.orig)))
         except OtherRevision:
             pass  # the store writes nothing meanwhile, and the next tick tells it
-        if zone_changed(self._app.settings):
+        if not self._draining and zone_changed(self._app.settings):
             logger.warning("the machine's time zone has changed: the configuration is read again")
             self._reload()
         if all(self.healthy().values()):
@@ -117,12 +124,14 @@ class Upkeep:
         instance = self._app.workshop.instance_id
         await self._app.store.check_revision()
         await self._app.store.write(instances.beat, instance, now=clock.utcnow())
-        await self._let_go()
-        await self.recover()
+        if not self._draining:
+            await self._let_go()
+            await self.recover()
         wanted = await self._app.store.read(runs.to_be_cancelled, instance)
         for run_id, reason in wanted.items():
             self._workers.cancel(run_id, reason)
-        self._later.look_again()
+        if not self._draining:
+            self._later.look_again()
         self._metrics.observe_write(self._app.store.last_group_seconds)
 
     async def recover(self) -> None:
@@ -144,6 +153,5 @@ class Upkeep:
         """Look at the jobs whose hold is over; one that is not scheduled is just held no more."""
         over, due = (await self._planning.holds.judged()).over, set(self._planning.names)
         self._clock_work.hasten(name for name in over if name in due)
-        again = await self._planning.refresh(self._planning.at_their_end())
-        self._clock_work.hasten(set(again) - set(self._planning.at_their_end()))
+        self._clock_work.hasten(await self._planning.refresh(self._planning.asleep()))
         await self._planning.holds.release(each for name, each in over.items() if name not in due)

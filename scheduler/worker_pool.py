@@ -121,9 +121,10 @@ class WorkerPool:
             self._running[run.id] = task
             task.add_done_callback(partial(self._ended, run.id))
 
-    def _ended(self, run_id: int, _task: asyncio.Task[None]) -> None:
-        self._running.pop(run_id, None)
-        self._resting.discard(run_id)
+    def _ended(self, run_id: int, task: asyncio.Task[None]) -> None:
+        if self._running.get(run_id) is task:  # else its next try has begun already
+            del self._running[run_id]
+            self._resting.discard(run_id)
         self._fill()
 
     async def _guarded(self, run: ClaimedRun) -> None:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from jobs.errors import Unavailable
+from jobs.errors import Unavailable, UsageError
 
 _NOT_OURS = "sqlite_%"
+_OF_A_DATABASE = ("", "-wal", "-shm", "-journal")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +27,11 @@ def back_up(database: Path, target: Path) -> Backup:
     """Copy a database to a file that nobody else can read, replacing one that is there.
 
     Writers go on meanwhile: the copy is what was committed when it began. Raises Unavailable when the copy is
-    not sound, or cannot be written; then `target` is as it was.
+    not sound, or cannot be written; then `target` is as it was. Raises UsageError for a target that is the
+    database itself, or a file that SQLite keeps beside it.
     """
+    if target.resolve() in {Path(f"{database.resolve()}{part}") for part in _OF_A_DATABASE}:
+        raise UsageError(f"{target} is the database itself, or a part of it; name another file")
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         _make_private(part)

@@ -56,7 +56,8 @@ class Claimed:
     """What a claim has won: queued runs that are ours to do, and instants that ended as they were decided.
 
     Of the `stale` jobs nothing was written: another process has moved their cursor, or their timetable or
-    pause has changed; read their states and plan them anew. `replaced` are running runs that have to end.
+    pause has changed; read their states and plan them anew. `replaced` are runs that have ended waiting, or
+    that run and have to end.
     """
 
     ours: tuple[ClaimedRun, ...] = ()
@@ -67,16 +68,27 @@ class Claimed:
 
 @dataclass(slots=True)
 class OpenRuns:
-    """The runs of one job that have not ended, as a claim goes on: those that wait, and those that run."""
+    """The runs of one job that have not ended, as a claim goes on: those that wait, and those that run.
+
+    Those of the `backlog` are caught up one after the other, and nothing replaces them.
+    """
 
     waiting: list[int] = field(default_factory=list)
     running: list[int] = field(default_factory=list)
+    backlog: int = 0
     added: int = 0
 
     @property
     def number(self) -> int:
         """How many they are."""
-        return len(self.waiting) + len(self.running) + self.added
+        return len(self.waiting) + len(self.running) + self.backlog + self.added
+
+    def add(self, run: NewRun) -> None:
+        """Count a run that the claim makes."""
+        if run.behind:
+            self.backlog += 1
+        else:
+            self.added += 1
 
 
 def claim(connection: Connection, claims: Sequence[JobClaim], *, instance_id: int, now: datetime) -> Claimed:
@@ -107,30 +119,38 @@ def _as_they_are(connection: Connection, names: list[str]) -> dict[str, Row[Any]
     found: dict[str, Row[Any]] = {}
     for portion in job_verbs.in_portions(names):
         rows = connection.execute(
-            select(jobs.c.name, jobs.c.cursor, jobs.c.first_seen_at, jobs.c.period_id).where(
-                jobs.c.name.in_(portion)
-            )
+            select(*(jobs.c[name] for name in _AS_PLANNED)).where(jobs.c.name.in_(portion))
         )
         found |= {row.name: row for row in rows}
     return found
 
 
+_AS_PLANNED = ("name", "cursor", "first_seen_at", "period_id", "runs_started")
+
+
 def _stands(row: Row[Any] | None, claimed: JobClaim) -> bool:
+    """Say whether a job is as it was planned: runs after others may have ended its schedule meanwhile."""
     if row is None:
         return False
-    return bool((row.cursor or row.first_seen_at) == claimed.cursor and row.period_id == claimed.period_id)
+    most = claimed.bounds.max_runs
+    goes_on = most is None or row.runs_started < most
+    planned = (row.cursor or row.first_seen_at, row.period_id) == (claimed.cursor, claimed.period_id)
+    return bool(planned and goes_on)
 
 
 def open_runs_of(connection: Connection, names: Collection[str]) -> defaultdict[str, OpenRuns]:
     """Return the runs of these jobs that have not ended, by job."""
     found: defaultdict[str, OpenRuns] = defaultdict(OpenRuns)
     for portion in job_verbs.in_portions(names):
-        query = select(runs.c.id, runs.c.job, runs.c.state).where(
+        query = select(*(runs.c[name] for name in ("id", "job", "state", "trigger", "behind"))).where(
             runs.c.finished_at.is_(None), runs.c.job.in_(portion)
         )
         for row in connection.execute(query.order_by(runs.c.id)):
             mine = found[row.job]
-            (mine.running if row.state == RunState.RUNNING else mine.waiting).append(row.id)
+            if row.behind and row.trigger == Trigger.CATCH_UP:
+                mine.backlog += 1
+            else:
+                (mine.running if row.state == RunState.RUNNING else mine.waiting).append(row.id)
     return found
 
 
@@ -147,17 +167,25 @@ def _decided(connection: Connection, claimed: JobClaim, open_runs: OpenRuns, now
     rows: list[NewRun] = []
     replaced: list[int] = []
     begun, most = 0, claimed.bounds.max_runs
-    for run in claimed.rows:
+    for run in _in_one_look(claimed):
         settled, gone = beside(connection, run, open_runs, claimed.bounds, now)
         replaced += gone
         _append(rows, settled)
         if settled.state is RunState.QUEUED:
             begun += 1
-            open_runs.added += 1
+            open_runs.add(run)
             if most is not None and _started(connection, claimed.job) + begun >= most:
                 job_verbs.end_schedule(connection, claimed.job, at=run.scheduled_for)
                 return _Decided(rows, run.scheduled_for, begun, replaced)
     return _Decided(rows, claimed.new_cursor, begun, replaced)
+
+
+def _in_one_look(claimed: JobClaim) -> Iterable[NewRun]:
+    """Yield a job's rows; of runs that would replace each other at once only the newest one begins."""
+    begin = [run for run in claimed.rows if run.state is RunState.QUEUED and not run.behind]
+    older = begin[:-1] if claimed.bounds.concurrency is Concurrency.REPLACE else []
+    for run in claimed.rows:
+        yield _skipped(run, Reason.OVERLAP) if run in older else run
 
 
 def _started(connection: Connection, job: str) -> int:
@@ -170,8 +198,7 @@ def beside(
     """Return what becomes of a run beside those that have not ended, and the running ones it replaces."""
     if run.state is not RunState.QUEUED:
         return run, []
-    budget = bounds.budget
-    if budget is not None and tokens_used(connection, run.job, since=budget.since) >= budget.tokens:
+    if _is_used_up(connection, run, open_runs, bounds):
         return _skipped(run, Reason.BUDGET), []
     if not open_runs.number or run.behind or bounds.concurrency is Concurrency.ALLOW:
         return run, []
@@ -184,12 +211,23 @@ def beside(
             return _skipped(run, Reason.OVERLAP), []
 
 
+def _is_used_up(connection: Connection, run: NewRun, open_runs: OpenRuns, bounds: Bounds) -> bool:
+    """Say whether a job's tokens of the day are gone; each run that goes on beside this one reserves some."""
+    budget = bounds.budget
+    if budget is None:
+        return False
+    beside_it = bounds.concurrency is Concurrency.ALLOW and not run.behind
+    reserved = open_runs.number * budget.reserved if beside_it else 0
+    return tokens_used(connection, run.job, since=budget.since) + reserved >= budget.tokens
+
+
 def _skipped(run: NewRun, reason: Reason) -> NewRun:
     return replace(run, state=RunState.SKIPPED, reason=str(reason), behind=False)
 
 
 def _replace(connection: Connection, open_runs: OpenRuns, now: datetime) -> list[int]:
-    """End what waits, and ask for the end of what runs; return that."""
+    """End what waits, and ask for the end of what runs; return both."""
+    ended = [*open_runs.waiting, *open_runs.running]
     for run_id in open_runs.waiting:
         end_waiting(connection, run_id, Reason.REPLACED, now=now)
     open_runs.waiting.clear()
@@ -198,7 +236,7 @@ def _replace(connection: Connection, open_runs: OpenRuns, now: datetime) -> list
         .where(runs.c.id.in_(open_runs.running), runs.c.state == RunState.RUNNING)
         .values(cancel_requested=str(Reason.REPLACED))
     )
-    return list(open_runs.running)
+    return ended
 
 
 def end_waiting(connection: Connection, run_id: int, reason: Reason, *, now: datetime) -> bool:

@@ -16,6 +16,7 @@ from sqlalchemy import (
     func,
     or_,
     select,
+    true,
     update,
 )
 
@@ -27,10 +28,14 @@ RUNS_A_PORTION = 200
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """Of each job's ended runs the newest `runs` are kept, as far as they ended at `since` or later."""
+    """Of each job's ended runs the newest `runs` are kept, as far as they ended at `since` or later.
+
+    Those that ended at `all_since` or later stay, however many they are.
+    """
 
     runs: int
     since: datetime | None = None
+    all_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +102,9 @@ def _superfluous(connection: Connection, job: str, keep: Keep) -> Select[int, da
         select(runs.c.id).where(ended).order_by(runs.c.id.desc()).offset(keep.runs).limit(1)
     ).scalar_one_or_none()
     too_many = runs.c.id <= boundary if boundary is not None else false()
+    free = runs.c.finished_at < keep.all_since if keep.all_since is not None else true()
     return select(runs.c.id, runs.c.scheduled_for).where(
-        ended, or_(too_many, _before(runs.c.finished_at, keep)), ~_needed(job)
+        ended, free, or_(too_many, _before(runs.c.finished_at, keep)), ~_needed(job)
     )
 
 

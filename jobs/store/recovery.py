@@ -1,7 +1,7 @@
 """What processes that are gone have left: settled, or taken up by whoever finds it."""
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from operator import itemgetter
 
@@ -14,10 +14,10 @@ from jobs.store import instances as instance_verbs
 from jobs.store.runs import Ended, cancel_queued, finish, hear_no_more
 from jobs.store.tables import attempts, instances, runs
 
-MOST_TRIES_THROUGH_CRASHES = 5
+MOST_CRASHES = 5
 _LOOKED_BACK = 1_000
 _COLUMNS = (
-    *("id", "job", "scheduled_for", "trigger", "state", "tries", "vars"),
+    *("id", "job", "scheduled_for", "trigger", "state", "tries", "crashes", "vars"),
     *("output", "truncated", "served_provider", "served_model", "served_credential", "fallback"),
     *("parent_id", "started_at", "not_before", "behind", "cancel_requested"),
 )
@@ -63,18 +63,17 @@ def recover(
 
     A running one whose answer is in its row already has succeeded. Any other ends `abandoned`, since its
     call may have been paid, or waits for another try where its job wants that, a few times at most. A queued
-    one has not begun and is taken up, except what somebody had asked for by hand and no longer waits for.
+    one has not begun and is taken up, except what a command was to do by hand: nobody waits for it.
     """
     _hear_no_more_of_titles(connection, now=now)
     ours: list[ClaimedRun] = []
     ended: list[LeftRun] = []
     for row in _left(connection, instance_id, now):
         run = _claimed(row)
-        if row["state"] == RunState.QUEUED and run.trigger in BY_HAND:
-            cancel_queued(connection, run.id, Reason.PROCESS_GONE, now=now)
+        if row["state"] == RunState.QUEUED and run.trigger in BY_HAND and row["kind"] == "command":
+            cancel_queued(connection, run.id, Reason.SHUTDOWN, now=now)
         elif row["state"] == RunState.QUEUED or (run.job in on_gone.rerun and _may_run_again(row)):
-            _take(connection, run, instance_id)
-            ours.append(run)
+            ours.append(_taken(connection, run, instance_id))
         else:
             outcome = _outcome_of(connection, row, judged=run.job in on_gone.judged)
             consequences = on_gone.consequences(run.job)
@@ -117,7 +116,7 @@ def _why_left(connection: Connection, run_id: int) -> ErrorClass | None:
 def _may_run_again(row: RowMapping) -> bool:
     """Say whether a run that was running may have another try: nobody wanted its end, and not for ever."""
     by_hand, wanted = row["trigger"] in BY_HAND, row["cancel_requested"] is None
-    return wanted and not by_hand and not row["output"] and row["tries"] < MOST_TRIES_THROUGH_CRASHES
+    return wanted and not by_hand and not row["output"] and row["crashes"] + 1 < MOST_CRASHES
 
 
 def _left(connection: Connection, instance_id: int, now: datetime) -> list[RowMapping]:
@@ -130,8 +129,10 @@ def _left(connection: Connection, instance_id: int, now: datetime) -> list[RowMa
         select(instances.c.id, *_OWNER).where(instances.c.id.in_(owners.distinct()))
     ).mappings()
     gone = [row["id"] for row in found if instance_verbs.is_gone(row, now=now)]
-    left = select(*(runs.c[name] for name in _COLUMNS)).where(
-        runs.c.finished_at.is_(None), runs.c.instance_id.in_(gone)
+    left = (
+        select(*(runs.c[name] for name in _COLUMNS), instances.c.kind)
+        .join_from(runs, instances, runs.c.instance_id == instances.c.id)
+        .where(runs.c.finished_at.is_(None), runs.c.instance_id.in_(gone))
     )
     return sorted(connection.execute(left).mappings(), key=itemgetter("id")) if gone else []
 
@@ -146,6 +147,7 @@ def _claimed(row: RowMapping) -> ClaimedRun:
         row["scheduled_for"],
         Trigger(row["trigger"]),
         tries=row["tries"],
+        crashes=row["crashes"],
         vars=row["vars"] or {},
         parent_id=row["parent_id"],
         started_at=row["started_at"],
@@ -154,7 +156,7 @@ def _claimed(row: RowMapping) -> ClaimedRun:
     )
 
 
-def _take(connection: Connection, run: ClaimedRun, instance_id: int) -> None:
+def _taken(connection: Connection, run: ClaimedRun, instance_id: int) -> ClaimedRun:
     """Own a run from now on; one that was running waits for its next try, and hears no more of this one.
 
     That try has the job's whole timeout: nobody has worked on the run since its process has gone.
@@ -162,11 +164,12 @@ def _take(connection: Connection, run: ClaimedRun, instance_id: int) -> None:
     hear_no_more(connection, attempts.c.run_id == run.id)
     mine = and_(runs.c.id == run.id, runs.c.finished_at.is_(None))
     connection.execute(update(runs).where(mine).values(instance_id=instance_id))
-    connection.execute(
+    crashed = connection.execute(
         update(runs)
         .where(mine, runs.c.state == RunState.RUNNING)
-        .values(state=RunState.QUEUED, started_at=None)
-    )
+        .values(state=RunState.QUEUED, started_at=None, crashes=runs.c.crashes + 1)
+    ).rowcount
+    return replace(run, crashes=run.crashes + 1, started_at=None) if crashed else run
 
 
 def _hear_no_more_of_titles(connection: Connection, *, now: datetime) -> None:

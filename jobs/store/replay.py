@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, or_, select
 
 from jobs.attempt import AttemptOutcome, Purpose
-from jobs.run import FINAL_STATES, RunState, Trigger
+from jobs.run import FINAL_STATES, REASONS, Reason, RunState, Trigger
 from jobs.store import instances as instance_verbs
 from jobs.store.jobs import StoredPeriod
 from jobs.store.tables import SCHEDULED, attempts, instances, jobs, runs, schedule_periods
@@ -102,6 +102,13 @@ def contradictions(connection: Connection) -> list[Contradiction]:
         "comes after no other run": select(runs.c.id).where(
             *orphans, or_(pruned.is_(None), runs.c.scheduled_for > pruned)
         ),
+        "comes after a run that has not succeeded, or was due at another time": select(runs.c.id)
+        .join(_parent, runs.c.parent_id == _parent.c.id)
+        .where(runs.c.trigger == Trigger.AFTER, _brings_none_about()),
+        "is of a job that no schedule is known of": select(runs.c.id).where(
+            SCHEDULED, ~exists().where(schedule_periods.c.job == runs.c.job)
+        ),
+        "has ended for no reason that its state has": select(runs.c.id).where(_ended_otherwise()),
         "has ended, and an answer is waited for": select(runs.c.id)
         .join_from(attempts, runs, attempts.c.run_id == runs.c.id)
         .where(*sent),
@@ -111,6 +118,33 @@ def contradictions(connection: Connection) -> list[Contradiction]:
     }
     found = [_found(connection, what, query) for what, query in asked.items()]
     return [each for each in found if each.count]
+
+
+_parent = runs.alias("parent")
+
+
+def _brings_none_about() -> ColumnElement[bool]:
+    """Say of a run's parent that nothing comes after it, or not this."""
+    return or_(
+        _parent.c.state != RunState.SUCCEEDED,
+        _parent.c.trigger == Trigger.DRILL,
+        _parent.c.scheduled_for != runs.c.scheduled_for,
+    )
+
+
+def _ended_otherwise() -> ColumnElement[bool]:
+    """Say of a run that its final state does not have its reason.
+
+    Earlier versions cancelled what was asked for by hand of a process that is gone for that.
+    """
+    former = {RunState.CANCELLED: {Reason.PROCESS_GONE}}
+    reason = func.coalesce(runs.c.reason, "")
+    return or_(
+        *(
+            and_(runs.c.state == state, reason.not_in([*reasons, *former.get(state, ())]))
+            for state, reasons in REASONS.items()
+        )
+    )
 
 
 def _found(connection: Connection, what: str, query: Select[int]) -> Contradiction:

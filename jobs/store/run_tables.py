@@ -97,6 +97,7 @@ runs = Table(
     Column("span_first", UtcDateTime),
     Column("span_count", Integer, nullable=False, server_default="1"),
     Column("tries", Integer, nullable=False, server_default="0"),
+    Column("crashes", Integer, nullable=False, server_default="0"),
     Column("not_before", UtcDateTime),
     Column("behind", Boolean, nullable=False, server_default=text("false")),
     Column("cancel_requested", Text),

@@ -221,11 +221,15 @@ def finish(
     Raises FenceLost when another try, or another end, came first. An attempt that is still `sent` becomes
     `unknown`: it may have been paid. Followers belong to the process `instance_id`.
     """
+    served = outcome.served
     row = {
         "state": outcome.state,
         "reason": outcome.reason,
         "error_class": outcome.error_class,
         "error_message": outcome.message,
+        "served_provider": served.provider if served else None,
+        "served_model": served.model if served else None,
+        "served_credential": served.credential if served else None,
         "fallback": outcome.fallback,
         "fallback_reason": outcome.fallback_reason,
         "silent": outcome.silent,
@@ -233,10 +237,6 @@ def finish(
     }
     if outcome.output is not None:  # else what was paid for already stays, whatever became of the run
         row |= {"output": outcome.output, "truncated": outcome.truncated}
-    if outcome.served is not None:
-        row["served_provider"] = outcome.served.provider
-        row["served_model"] = outcome.served.model
-        row["served_credential"] = outcome.served.credential
     hear_no_more_of(connection, run.id)
     _write(connection, run, {**row, **_tokens_of(connection, run.id)})
     paused = count_towards_pause(connection, run.job, run.trigger, outcome.state, consequences, now)

@@ -19,6 +19,7 @@ ADDED: Mapping[str, Mapping[str, sa.Column[Any]]] = {
         "pruned_until": sa.Column("pruned_until", sa.DateTime()),
     },
     "runs": {
+        "crashes": sa.Column("crashes", sa.Integer(), server_default="0", nullable=False),
         "behind": sa.Column("behind", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         "cancel_requested": sa.Column("cancel_requested", sa.Text()),
         "silent": sa.Column("silent", sa.Boolean(), server_default=sa.text("false"), nullable=False),

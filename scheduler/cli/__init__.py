@@ -11,7 +11,7 @@ import click
 
 from scheduler import __version__
 from scheduler.cli.context import Context
-from scheduler.cli.edge import exit_code_of, pipe_closed
+from scheduler.cli.edge import exit_code_of, open_closed_streams, pipe_closed
 from scheduler.cli.lazy import Entry, LazyGroup
 
 _HERE = "scheduler.cli"
@@ -23,8 +23,13 @@ def _reads(help_: str, place: str) -> Entry:
 
 
 def _does(help_: str, place: str, files: Mapping[str, str] = MappingProxyType({})) -> Entry:
-    """Return a command that changes state or asks a provider: a running daemon's, where there is one."""
+    """Return a command that changes state: a running daemon's, where there is one."""
     return Entry(help_, f"{_HERE}.{place}", in_daemon=True, changes=True, files=MappingProxyType(files))
+
+
+def _waits(help_: str, place: str) -> Entry:
+    """Return a command that waits for a provider, or for somebody at a browser."""
+    return Entry(help_, f"{_HERE}.{place}", in_daemon=True, changes=True, waits=True)
 
 
 COMMANDS: Mapping[str, Entry] = MappingProxyType(
@@ -36,9 +41,9 @@ COMMANDS: Mapping[str, Entry] = MappingProxyType(
         "reload": Entry("Have the daemon apply a changed configuration.", f"{_HERE}.service:reload"),
         "stop": Entry("Have the daemon finish its work and end.", f"{_HERE}.service:stop"),
         "status": _reads("Say how the daemon, jobs, runs and credentials stand.", "status:status"),
-        "ask": _does("Send one prompt now, through the whole chain.", "ask:ask"),
+        "ask": _waits("Send one prompt now, through the whole chain.", "ask:ask"),
         "explain": _reads("Say whom a job's next run would ask, and why.", "explain:explain"),
-        "drill": _does("Run a job while providers fail; mark nobody.", "drill:drill"),
+        "drill": _waits("Run a job while providers fail; mark nobody.", "drill:drill"),
         "classify": Entry("Say what a provider's answer means.", f"{_HERE}.classify:classify"),
         "audit": _reads("Prove that every due instant has its one row.", "audit:audit"),
         "config": Entry(
@@ -58,7 +63,7 @@ COMMANDS: Mapping[str, Entry] = MappingProxyType(
                     "list": _reads("List every job and how it stands.", "job:list_"),
                     "show": _reads("Show one job: its schedule, chain and prompt.", "job:show"),
                     "next": _reads("Print the next due times.", "job_next:next_"),
-                    "run": _does("Run a job now.", "job_run:run"),
+                    "run": _waits("Run a job now.", "job_run:run"),
                     "pause": _does("Start no runs of a job until it is resumed.", "job_pause:pause"),
                     "resume": _does("Let a paused job fall due again.", "job_pause:resume"),
                     "add": Entry("Write a new job into jobs_dir.", f"{_HERE}.job_add:add"),
@@ -75,7 +80,7 @@ COMMANDS: Mapping[str, Entry] = MappingProxyType(
                     "show": _reads("Show one run with every attempt and delivery.", "run:show"),
                     "output": _reads("Print a run's output and nothing else.", "run:output"),
                     "cancel": _does("End a run that has not ended.", "run_cancel:cancel"),
-                    "retry": _does("Run again what has ended, as a new run.", "run_cancel:retry"),
+                    "retry": _waits("Run again what has ended, as a new run.", "run_cancel:retry"),
                     "export": _reads("Write runs as CSV or JSON lines.", "run_export:export"),
                 }
             ),
@@ -87,7 +92,7 @@ COMMANDS: Mapping[str, Entry] = MappingProxyType(
                     "list": _reads("List credentials and how they stand.", "auth:list_"),
                     "why": _reads("Print the attempts behind each mark.", "auth:why"),
                     "reset": _does("Lift the marks on a provider's credentials.", "auth:reset"),
-                    "login": _does("Log in, with a browser anywhere.", "auth_login:login"),
+                    "login": _waits("Log in, with a browser anywhere.", "auth_login:login"),
                     "import": _does(
                         "Take over a login from another tool.",
                         "auth_import:import_",
@@ -103,7 +108,7 @@ COMMANDS: Mapping[str, Entry] = MappingProxyType(
                 {
                     "list": _reads("List providers and their credentials.", "provider:list_"),
                     "show": _reads("Show one provider and who uses it.", "provider_show:show"),
-                    "check": _does("Ask once with each credential.", "provider_check:check"),
+                    "check": _waits("Ask once with each credential.", "provider_check:check"),
                 }
             ),
         ),
@@ -161,13 +166,15 @@ def main(
     args: Sequence[str] | None = None,
     *,
     environ: Mapping[str, str] = os.environ,
-    carried: bool = False,
+    in_force: bytes | None = None,
+    nowhere: bool = False,
 ) -> int:
     """Run one command and return its exit code; every error ends here, as one line that says what to do.
 
-    With `carried` it is done for a daemon, in this process whatever it is.
+    With `in_force` it is done for a daemon, in this process whatever it is: see `Context`.
     """
-    context = Context(environ=environ, carried=carried)
+    open_closed_streams()
+    context = Context(environ=environ, in_force=in_force, nowhere=nowhere)
     try:
         result = cli.main(args, prog_name="promptd", standalone_mode=False, obj=context)
     except Exception as exc:  # the very edge: what nobody expected is told here, and nowhere else

@@ -54,7 +54,7 @@ def ask(context: Context, prompt: str, provider: str | None, model: str | None, 
         hear=say_waits,
         values={"prompt": text},
     )
-    return tell(context, ended.run_id, ended.outcome, as_json=as_json)
+    return tell(context, ended, as_json=as_json)
 
 
 def _read() -> str:

@@ -20,6 +20,7 @@ _SAID = {
     Kind.BESIDE: "a row beside the schedule",
     Kind.MISCOUNTED: "another number than is due",
     Kind.NOT_PAUSED: "not skipped, and the job was paused",
+    Kind.PAUSED: "skipped for a pause, and there was none",
     Kind.UNDECIDED: "a row ahead of what is decided",
     Kind.UNREADABLE: "a stored timetable that cannot be read here",
 }

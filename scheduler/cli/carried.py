@@ -1,7 +1,8 @@
 """The process that carries out one command for somebody else; only the daemon starts it.
 
-`python -m scheduler.cli.carried DAEMON CONFIG DIRECTORY WORDS GIVEN…`: the last ones are file descriptors.
-The command's words come through one of them, so that no process list shows what was not there before.
+`python -m scheduler.cli.carried DAEMON CONFIG IN_FORCE DIRECTORY WORDS GIVEN…`: all but the first two are
+file descriptors. The configuration that is in force and the command's words come through two of them, so that
+no process list shows what was not there before, and what now stands in the files changes nothing.
 """
 
 import ctypes
@@ -19,10 +20,14 @@ _PR_SET_PDEATHSIG = 1
 _NOT_OURS = 2
 
 
-def carry(daemon: int, config: str, directory: int, words: int, given: Sequence[int]) -> int:
+def carry(
+    daemon: int, config: str, in_force: int, *, directory: int, words: int, given: Sequence[int]
+) -> int:
     """Do one command in the caller's directory, and return its exit code."""
     _end_with(daemon)
-    _enter(directory)
+    entered = _enter(directory)
+    with open(in_force, "rb") as stream:
+        handed = stream.read()
     with open(words, "rb") as stream:
         told: dict[str, Any] = json.load(stream)
     command, args = list(told["command"]), list(told["args"])
@@ -32,7 +37,8 @@ def carry(daemon: int, config: str, directory: int, words: int, given: Sequence[
     for place, number in told["given"]:
         args[place] = f"/proc/self/fd/{given[number]}"
     flags = [flag for flag in ("-v", "--no-color") if flag in told["flags"]]
-    return main(["--config", config, *flags, *command, *args], carried=True)
+    line = ["--config", config, *flags, *command, *args]
+    return main(line, in_force=handed, nowhere=not entered)
 
 
 def _end_with(daemon: int) -> None:
@@ -42,13 +48,16 @@ def _end_with(daemon: int) -> None:
         sys.exit(128 + signal.SIGTERM)
 
 
-def _enter(directory: int) -> None:
-    """Go to the caller's directory; where this user may not go there, to the root."""
+def _enter(directory: int) -> bool:
+    """Go to the caller's directory; where this user may not go there, to the root. Return whether it went."""
     try:
         os.fchdir(directory)
     except PermissionError:
         os.chdir("/")
-    os.close(directory)
+        return False
+    finally:
+        os.close(directory)
+    return True
 
 
 def _is_for_us(command: Sequence[str]) -> bool:
@@ -60,5 +69,5 @@ def _is_for_us(command: Sequence[str]) -> bool:
 
 if __name__ == "__main__":
     parent, config_file, *numbers = sys.argv[1:]
-    cwd, words_in, *files = map(int, numbers)
-    sys.exit(carry(int(parent), config_file, cwd, words_in, files))
+    taken, cwd, words_in, *files = map(int, numbers)
+    sys.exit(carry(int(parent), config_file, taken, directory=cwd, words=words_in, given=files))

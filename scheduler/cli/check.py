@@ -23,6 +23,7 @@ def check(context: Context) -> View:
 
     Exit code 78: faults in the files. 1: a secret cannot be read now, which does not keep the daemon down.
     """
+    context = context.on_disk()
     try:
         settings = context.settings
         _check_secret_key(context)

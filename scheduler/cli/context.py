@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,24 +29,42 @@ if TYPE_CHECKING:
 class Context:
     """The global options, and the way to everything heavy. One per invocation.
 
-    `carried`: this process carries a command out for a daemon, and asks no other one to.
+    `in_force` is what a daemon has handed over with a command that this process carries out for it.
+    `nowhere`: the caller's directory cannot be entered here, so that relative paths mean nothing. `strict`: a
+    prompt file that cannot be used is a fault.
     """
 
     config: Path | None = None
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     verbose: bool = False
     color: bool = True
-    carried: bool = False
+    in_force: bytes | None = None
+    nowhere: bool = False
+    strict: bool = False
     redactor: Redactor = field(default_factory=Redactor)
 
     @cached_property
     def loaded(self) -> "Loaded":
-        """The configuration with the files it was made of; raises ConfigError."""
+        """The configuration with the files it was made of; raises ConfigError.
+
+        It is the one that is in force in a daemon, where that has handed it over, else the one on the disk.
+        """
         from scheduler.config import loader
         from scheduler.config.paths import find
 
-        path = find(self.config, self.environ)
-        return loader.load_with_origins(path, environ=self.environ, now=clock.utcnow())
+        path, now = find(self.config, self.environ), clock.utcnow()
+        if self.in_force is not None:
+            return loader.load_in_force(path, self.in_force, environ=self.environ, now=now)
+        return loader.load_with_origins(path, environ=self.environ, now=now, strict=self.strict)
+
+    @property
+    def carried(self) -> bool:
+        """Whether this process carries a command out for a daemon, and asks no other one to."""
+        return self.in_force is not None
+
+    def on_disk(self) -> "Context":
+        """Return the context of whoever judges the files as they are, whatever is in force."""
+        return replace(self, in_force=None, strict=True)
 
     @property
     def settings(self) -> "Settings":

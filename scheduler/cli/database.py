@@ -1,5 +1,6 @@
 """The database as a command uses it: never created by being looked at, and left as it was found."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,9 +14,21 @@ from jobs.store.tables import metadata
 
 
 def is_there(url: str) -> bool:
-    """Say whether there is a database to be opened; a server's is taken to be."""
+    """Say whether there is a database to be opened; a server's is taken to be.
+
+    Raises Unavailable for a file that this user may not read.
+    """
     path = sqlite_path(url)
-    return path is None or (path.exists() and path.stat().st_size > 0)
+    if path is None:
+        return True
+    try:
+        found = path.exists() and path.stat().st_size > 0
+        readable = not found or os.access(path, os.R_OK, effective_ids=True)
+    except PermissionError:
+        readable = False
+    if not readable:
+        raise Unavailable(f"{path} is not for this user to read; ask as root, or as the database's owner")
+    return found
 
 
 @contextmanager

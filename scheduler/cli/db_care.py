@@ -1,6 +1,7 @@
 """`promptd db check`, `backup` and `prune`: is the database sound, a copy of it, and less of it."""
 
 import time
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import click
 from sqlalchemy import Engine
 
 from jobs import clock
+from jobs.budget import day_begins
 from jobs.errors import Unavailable, UsageError
 from jobs.store import prune as prune_verbs
 from jobs.store import revision, soundness
@@ -16,7 +18,7 @@ from jobs.store.backup import back_up
 from jobs.store.engine import open_engine, sqlite_path
 from jobs.store.prune import Keep, Pruned
 from jobs.store.soundness import Soundness
-from scheduler.cli import database
+from scheduler.cli import database, output_file
 from scheduler.cli.context import Context
 from scheduler.cli.db import shown_name
 from scheduler.cli.edge import ExitCode
@@ -24,6 +26,8 @@ from scheduler.cli.tables import Block, Facts, Table, View, shown
 from scheduler.cli.words import instant, moment
 
 _OTHERS_TURN = 0.02
+_BESIDE = ("-wal", "-shm", "-journal")
+_MAGIC = b"SQLite format 3\0"
 _UNITS = ("bytes", "kB", "MB", "GB")
 
 
@@ -84,13 +88,37 @@ def backup(context: Context, file: Path, force: bool) -> View:
     path = sqlite_path(url)
     if path is None:
         raise UsageError("the database is on a server: back it up with pg_dump, or the server's own tools")
-    if file.exists() and (not force or file.samefile(path)):
-        advice = "it is the database itself" if file.samefile(path) else "replace it with --force"
-        raise UsageError(f"{file} is there already; {advice}")
-    made = back_up(path, file)
+    _refuse_to_destroy(context, file, path, force=force)
+    with output_file.written(context):
+        made = back_up(path, file.resolve())
     data = {"database": str(path), "backup": str(file), "size": made.size, "rows": dict(made.rows)}
     number = sum(made.rows.values())
     return View(data, [f"{file}: {_size(made.size)}, {number} rows, verified"])
+
+
+def _refuse_to_destroy(context: Context, file: Path, path: Path, *, force: bool) -> None:
+    """Raise UsageError unless a file is new, or is a database that `force` may replace, and not ours."""
+    there, own = output_file.is_there(context, file), path.resolve()
+    if file.resolve() in {own, *(own.with_name(f"{own.name}{end}") for end in _BESIDE)}:
+        raise UsageError(f"{file} belongs to the database itself; choose another place")
+    if not there:
+        return
+    if file.is_dir():
+        raise UsageError(f"{str(file)!r} is a directory; name a file in it")
+    if not force:
+        raise UsageError(f"{file} is there already; replace it with --force")
+    if file.samefile(path) or not _is_database(file):
+        raise UsageError(f"{file} is no earlier backup, and is not replaced; choose another name")
+
+
+def _is_database(file: Path) -> bool:
+    """Say whether a file begins as a SQLite database does, or is empty (sqlite.org/fileformat2.html)."""
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(len(_MAGIC))
+    except OSError as exc:
+        raise UsageError(f"cannot look at {file}: {exc.strerror}; choose another name") from exc
+    return head in (b"", _MAGIC)
 
 
 @click.command("prune")
@@ -106,17 +134,26 @@ def prune(context: Context, dry_run: bool) -> View:
     keep = Keep(limits.keep_runs, since)
     with context.reading() as connection:
         names = prune_verbs.names(connection)
-        counted = {name: prune_verbs.count(connection, name, keep) for name in names}
+        kept = {name: _kept(context, name, keep) for name in names}
+        counted = {name: prune_verbs.count(connection, name, kept[name]) for name in names}
     pruned = {name: Pruned(number) for name, number in counted.items() if number}
     outside = 0
     if not dry_run:
         engine = open_engine(url, writes=True)
         try:
-            pruned = {name: _pruned(engine, name, keep) for name in pruned}
+            pruned = {name: _pruned(engine, name, kept[name]) for name in pruned}
             outside = _pruned_attempts(engine, keep)
         finally:
             engine.dispose()
     return _prune_view(context, pruned, outside, dry_run=dry_run)
+
+
+def _kept(context: Context, job: str, keep: Keep) -> Keep:
+    """Return what is kept of a job: all runs of today, where their tokens are counted."""
+    known = context.settings.jobs.get(job)
+    if known is None or known.job.max_tokens_per_day is None:
+        return keep
+    return replace(keep, all_since=day_begins(clock.utcnow(), known.timezone))
 
 
 def _pruned(engine: Engine, job: str, keep: Keep) -> Pruned:

@@ -117,7 +117,7 @@ def told(ended: "Ended") -> int:
             return ExitCode.DONE
         case RunState.CANCELLED:
             say(f"run {ended.run_id} was cancelled")
-            return ExitCode.INTERRUPTED
+            return ExitCode.INTERRUPTED if ended.interrupted else ExitCode.FAILED
         case state:
             say(f"nobody answered: {state}: {outcome.message or outcome.reason}; nothing was marked; {see}")
             return ExitCode.FAILED

@@ -1,5 +1,6 @@
 """The edge of the program: an error becomes a line that says what to do, and an exit code (sysexits.h)."""
 
+import errno
 import os
 import sqlite3
 import sys
@@ -29,6 +30,7 @@ class ExitCode(IntEnum):
 
 
 _PREFIX = "promptd: "
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _CODES = MappingProxyType(
     {
         ConfigError: ExitCode.CONFIG,
@@ -52,8 +54,8 @@ def exit_code_of(error: Exception, *, verbose: bool = False, redactor: Redactor)
             return _said_by_click(error)
         case click.Abort():
             return ExitCode.INTERRUPTED
-        case BrokenPipeError():
-            return pipe_closed()
+        case OSError() if isinstance(error, BrokenPipeError) or error.errno in _FULL:
+            return _unwritten(error)
         case _ if _is_of_database(error):
             return _told(_database(error), ExitCode.BUSY if _is_locked(error) else ExitCode.UNAVAILABLE)
         case _:
@@ -61,11 +63,31 @@ def exit_code_of(error: Exception, *, verbose: bool = False, redactor: Redactor)
 
 
 def pipe_closed() -> int:
-    """Stop writing to a reader that has gone, so that the interpreter does not complain of it at its end."""
+    """Stop writing to a reader that has gone."""
+    _stop_writing()
+    return ExitCode.PIPE_CLOSED
+
+
+def _unwritten(error: OSError) -> int:
+    """Tell of output that could not be written, but for a reader that has gone; what was done stays done."""
+    if isinstance(error, BrokenPipeError):
+        return pipe_closed()
+    _stop_writing()
+    return _told(f"the output cannot be written: {error.strerror}; what was done is done", ExitCode.FAILED)
+
+
+def open_closed_streams() -> None:
+    """Open what the shell has closed (`>&-`), so that no other file becomes standard output or error."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - it is open to the end
+
+
+def _stop_writing() -> None:
+    """Write nowhere from now on, so that the interpreter does not complain of what is left at its end."""
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, sys.stdout.fileno())
     os.close(nothing)
-    return ExitCode.PIPE_CLOSED
 
 
 def _told(text: str, code: int, *, prefix: str = _PREFIX) -> int:

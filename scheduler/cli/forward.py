@@ -16,6 +16,7 @@ import click
 
 from jobs.errors import ConfigError
 from scheduler.cli.context import Context
+from scheduler.cli.lazy import Entry
 from scheduler.cli.remote import RunningDaemon, running
 from scheduler.control_protocol import SIGNALS, TERMINAL, close_all, encoded
 
@@ -45,13 +46,9 @@ def carried_out(
     command: Sequence[str],
     args: Sequence[str],
     *,
-    changes: bool,
-    files: Mapping[str, str],
+    entry: Entry,
 ) -> int | None:
-    """Have the daemon carry a command out and return its exit code; None where it is ours to do.
-
-    `files` names options whose value is a file that the caller opens, each with its default.
-    """
+    """Have the daemon carry a command out and return its exit code; None where it is ours to do."""
     streams = _streams()
     if context.carried or streams is None:
         return None
@@ -63,13 +60,14 @@ def carried_out(
         return None
     flags = (*(("-v",) if context.verbose else ()), *(() if context.color else ("--no-color",)))
     with daemon, _Opened() as opened:
-        args, given = opened.inputs(args, files)
+        args, given = opened.inputs(args, entry.files)
         words = Words(flags, tuple(command), tuple(args), given)
         descriptors = [*streams, opened.directory(), opened.memory(words.written()), *opened.given]
         request = {
             "verb": "carry",
             "command": " ".join(command),
-            "changes": changes,
+            "changes": entry.changes,
+            "waits": entry.waits,
             "terminal": {name: os.environ[name] for name in TERMINAL if name in os.environ},
         }
         return _followed(daemon, encoded(request), descriptors)
@@ -176,6 +174,8 @@ def _value_of(words: list[str], option: str, default: str) -> int | None:
 
 def _content(path: Path) -> bytes | None:
     try:
+        if not path.is_file():  # nobody may ever write into a pipe
+            return None
         with path.open("rb") as stream:
             content = stream.read(_LARGEST_FILE + 1)
     except (OSError, ValueError):
@@ -186,9 +186,9 @@ def _content(path: Path) -> bytes | None:
 class Forwarded(click.Command):
     """Stands for a command until it is known who does it; the command itself is imported only here."""
 
-    def __init__(self, name: str, *, real: Any, changes: bool, files: Mapping[str, str]) -> None:
+    def __init__(self, name: str, *, entry: Entry) -> None:
         super().__init__(name, add_help_option=False)
-        self._real, self._changes, self._files = real, changes, files
+        self._entry = entry
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Keep the arguments as they are: the one who does the command reads them."""
@@ -200,9 +200,9 @@ class Forwarded(click.Command):
         context, name = ctx.find_object(Context), str(ctx.info_name)
         assert context is not None
         command = ctx.command_path.split()[1:]
-        code = carried_out(context, command, ctx.args, changes=self._changes, files=self._files)
+        code = carried_out(context, command, ctx.args, entry=self._entry)
         if code is not None:
             return code
-        real: click.Command = self._real(name)
+        real = self._entry.made(name)
         with real.make_context(name, list(ctx.args), parent=ctx.parent) as own:
             return real.invoke(own)

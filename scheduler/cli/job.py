@@ -13,7 +13,7 @@ from jobs.store.jobs import JobState
 from scheduler.cli import words
 from scheduler.cli.config import value_words
 from scheduler.cli.context import Context
-from scheduler.cli.job_next import anchored, following, job_named, undecided_since
+from scheduler.cli.job_next import anchored, following, has_ended, job_named, undecided_since
 from scheduler.cli.params import JOB
 from scheduler.cli.tables import Facts, Table, View, shown
 from scheduler.cli.words import instant
@@ -34,7 +34,10 @@ def list_(context: Context) -> View:
         job_shape(job, states.get(name), last.get(name), now=now)
         for name, job in sorted(context.settings.jobs.items())
     ]
-    return View(shapes, [Table(_TITLES, [_line(each, now) for each in shapes], none="no jobs")])
+    jobs = context.settings.jobs
+    ended = {name for name, job in jobs.items() if has_ended(job, states.get(name))}
+    lines = [_line(each, now, ended=each["name"] in ended) for each in shapes]
+    return View(shapes, [Table(_TITLES, lines, none="no jobs")])
 
 
 @click.command("show")
@@ -49,7 +52,8 @@ def show(context: Context, name: str) -> View:
     shape = {**job_shape(job, states.get(name), last.get(name), now=now), **_definition(job), "keys": keys}
     written = [(key, value_words(leaf["value"]), leaf["from"]) for key, leaf in _written(keys)]
     prompt = [job.job.prompt.rstrip()] if job.job.prompt else []
-    return View(shape, [Facts(_facts(shape, now)), Table(_KEY_TITLES, written), *prompt])
+    facts = _facts(shape, now, ended=has_ended(job, states.get(name)))
+    return View(shape, [Facts(facts), Table(_KEY_TITLES, written), *prompt])
 
 
 def _written(keys: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -91,7 +95,7 @@ def _happened(context: Context) -> tuple[dict[str, JobState], dict[str, Mapping[
 
 
 def _next(job: ScheduledJob, state: JobState | None, now: datetime) -> datetime | None:
-    if not job.enabled:
+    if not job.enabled or has_ended(job, state):
         return None
     return next(following(anchored(job, state, now=now), undecided_since(state, now=now)), None)
 
@@ -120,22 +124,24 @@ def _definition(job: ScheduledJob) -> dict[str, Any]:
     }
 
 
-def _line(shape: Mapping[str, Any], now: datetime) -> tuple[object, ...]:
+def _line(shape: Mapping[str, Any], now: datetime, *, ended: bool) -> tuple[object, ...]:
     last = shape["last_run"]
     return (
         shape["name"],
         shape["schedule"] or "by hand",
-        _state(shape),
+        _state(shape, ended=ended),
         _when(shape["next_run_at"], now),
         _last_words(last, now) if last else "",
         shape["consecutive_failures"] or "",
     )
 
 
-def _state(shape: Mapping[str, Any]) -> str:
+def _state(shape: Mapping[str, Any], *, ended: bool) -> str:
     match shape:
         case {"enabled": False}:
             return "disabled"
+        case _ if ended:
+            return "ended"
         case {"paused": True, "pause_reason": reason}:
             return f"paused: {reason}" if reason else "paused"
         case {"held_until": str(until)}:
@@ -152,7 +158,7 @@ def _when(moment: str | None, now: datetime) -> str:
     return words.ago(datetime.fromisoformat(moment), now=now) if moment else ""
 
 
-def _facts(shape: Mapping[str, Any], now: datetime) -> list[tuple[str, object]]:
+def _facts(shape: Mapping[str, Any], now: datetime, *, ended: bool) -> list[tuple[str, object]]:
     last = shape["last_run"]
     chain = " → ".join(f"{each['provider']}/{each['model']}" for each in shape["chain"])
     next_run = f"{shape['next_run_at']} ({_when(shape['next_run_at'], now)})" if shape["next_run_at"] else ""
@@ -160,7 +166,7 @@ def _facts(shape: Mapping[str, Any], now: datetime) -> list[tuple[str, object]]:
         ("job", shape["name"]),
         ("description", shape["description"]),
         ("tags", ", ".join(shape["tags"])),
-        ("state", _state(shape)),
+        ("state", _state(shape, ended=ended)),
         ("schedule", f"{shape['schedule'] or 'by hand'}, {shape['timezone']}"),
         ("next run", next_run),
         ("last run", f"{last['id']} {_last_words(last, now)}" if last else "none yet"),

@@ -1,6 +1,7 @@
 """`promptd job add`: a new job file in jobs_dir, from a file, from standard input, or from options."""
 
 import json
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -52,7 +53,7 @@ def add(context: Context, /, source: Path | None, **options: Any) -> View:
         text, known_as = _text_of(options), Path("the options")
     else:
         text, known_as = _read(source), source if str(source) != "-" else Path(_STANDARD_INPUT)
-    names = _names(text)
+    names = _names(text, known_as)
     taken = next((name for name in names if name in context.settings.jobs), None)
     if taken is not None:
         raise UsageError(f"a job is called {taken!r} already; change it with `promptd job edit {taken}`")
@@ -67,11 +68,7 @@ def add(context: Context, /, source: Path | None, **options: Any) -> View:
 
 def _read(source: Path) -> str:
     try:
-        if str(source) == "-":
-            content = sys.stdin.buffer.read(LARGEST + 1)
-        else:
-            with source.open("rb") as stream:
-                content = stream.read(LARGEST + 1)
+        content = sys.stdin.buffer.read(LARGEST + 1) if str(source) == "-" else _content(source)
         if len(content) > LARGEST:
             raise UsageError(f"{source} is larger than 4 MiB; add its jobs in parts")
         return content.decode("utf-8-sig")
@@ -81,12 +78,25 @@ def _read(source: Path) -> str:
         raise UsageError(f"{source} is not UTF-8 text; convert it, such as with `iconv -t UTF-8`") from exc
 
 
-def _names(text: str) -> list[str]:
-    """Return the names of the jobs in a text, as far as it has any: what is wrong is told by the check."""
+def _content(source: Path) -> bytes:
+    """Return what is in a file, or comes through a pipe that somebody writes to already; raises OSError."""
+    number = os.open(source, os.O_RDONLY | os.O_NONBLOCK)
+    with open(number, "rb") as stream:
+        os.set_blocking(number, True)
+        return stream.read(LARGEST + 1)
+
+
+def _names(text: str, known_as: Path) -> list[str]:
+    """Return the names of the jobs in a text, as far as it has any: what is wrong is told by the check.
+
+    Raises UsageError for a text without anything in it.
+    """
     try:
         data, _, _ = parse(text)
     except Unreadable:
         return []
+    if data in (None, [], {}):
+        raise UsageError(f"{known_as} holds no job; write one, or a list of jobs, as YAML")
     jobs = data if isinstance(data, list) else [data]
     return [job["name"] for job in jobs if isinstance(job, dict) and isinstance(job.get("name"), str)]
 

@@ -27,7 +27,7 @@ def edit(context: Context, name: str) -> int:
     """Open the file of the job NAME in $VISUAL or $EDITOR; what has faults does not take its place."""
     file = JobFile.at(_written(context, name).document.file)
     before = (file.before or b"").decode("utf-8", "surrogateescape")
-    directory = Path(tempfile.mkdtemp(prefix="promptd-"))
+    directory = Path(tempfile.mkdtemp(prefix="promptd-", dir=context.environ.get("TMPDIR")))
     copy = directory / file.path.name
     copy.write_bytes(file.before or b"")
     try:
@@ -49,11 +49,11 @@ def _edited(context: Context, path: Path, copy: Path) -> str:
     while True:
         _run_editor(context, copy)
         try:
-            text = copy.read_text("utf-8")
+            text = copy.read_bytes().decode("utf-8")
         except (OSError, UnicodeDecodeError) as exc:
             raise UsageError(f"what the editor has left cannot be read: {exc}") from exc
         try:
-            check(context, {path: text})
+            check(context, {path: text.removeprefix("\ufeff")})
         except ConfigError as exc:
             if not sys.stdin.isatty():
                 raise

@@ -48,7 +48,7 @@ def next_(context: Context, name: str | None, count: int, if_started_now: bool) 
         return catch_up_view(jobs, states, count=count, now=now)
     rows = next_rows(jobs, states, count=count, now=now)
     lines = [(row["job"], row["scheduled_for"], row["local"], row["note"]) for row in rows]
-    return View(rows, [Table(_TITLES, lines, none="nothing is due")], notes=_notes(jobs, name))
+    return View(rows, [Table(_TITLES, lines, none="nothing is due")], notes=_notes(jobs, states, name))
 
 
 def next_rows(
@@ -93,7 +93,14 @@ def undecided_since(state: JobState | None, *, now: datetime) -> datetime:
 Dated = tuple[datetime, ScheduledJob, Schedule]
 
 
+def has_ended(job: ScheduledJob, state: JobState | None) -> bool:
+    """Say whether a job's schedule has started all the runs that it may."""
+    return job.max_runs is not None and state is not None and state.runs_started >= job.max_runs
+
+
 def _dated(job: ScheduledJob, state: JobState | None, now: datetime) -> Iterator[Dated]:
+    if has_ended(job, state):
+        return iter(())
     schedule = anchored(job, state, now=now)
     since = undecided_since(state, now=now)
     return ((when, job, schedule) for when in following(schedule, since)) if schedule else iter(())
@@ -143,7 +150,14 @@ def _is_ambiguous(when: datetime, zone: ZoneInfo) -> bool:
     return local.replace(fold=0).utcoffset() != local.replace(fold=1).utcoffset()
 
 
-def _notes(jobs: list[ScheduledJob], name: str | None) -> list[str]:
+def _notes(jobs: list[ScheduledJob], states: dict[str, JobState], name: str | None) -> list[str]:
     if name is None:
         return []
-    return [f"the job {job.name} is disabled: it is never due" for job in jobs if not job.enabled]
+    said = ((job.name, _why_never(job, states.get(job.name))) for job in jobs)
+    return [f"the job {name} {why}: it is never due" for name, why in said if why]
+
+
+def _why_never(job: ScheduledJob, state: JobState | None) -> str | None:
+    if not job.enabled:
+        return "is disabled"
+    return f"has ended, with {job.max_runs} runs started" if has_ended(job, state) else None

@@ -6,6 +6,7 @@ import click
 from sqlalchemy import Connection
 
 from jobs import clock
+from jobs.errors import UsageError
 from jobs.store import jobs as job_verbs
 from scheduler.app import ensure_database
 from scheduler.cli.context import Context
@@ -15,6 +16,7 @@ from scheduler.cli.remote import tell_daemon
 from scheduler.cli.tables import View, shown
 from scheduler.config.settings import ScheduledJob
 
+_LONGEST_REASON = 500
 _NAMES = click.argument("names", metavar="NAME…", nargs=-1, required=True, type=JOB)
 
 
@@ -26,6 +28,8 @@ def pause(context: Context, names: tuple[str, ...], reason: str | None) -> View:
     """Skip what falls due, until the jobs are resumed; runs that have begun go on."""
     now = clock.utcnow()
     why = reason.strip() or None if reason else None
+    if why and len(why) > _LONGEST_REASON:
+        raise UsageError(f"the reason is longer than {_LONGEST_REASON} characters; say it in a line")
     return _changed(
         context,
         names,

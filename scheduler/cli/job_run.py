@@ -1,17 +1,21 @@
 """`promptd job run`: one job, now, in this process or the daemon's, recorded like any run."""
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from jobs.errors import UsageError
 from jobs.events import ChainWaits, Event, RunClaimed, RunRetries
-from jobs.run import Outcome, Reason, RunState
+from jobs.run import Reason, RunState
 from scheduler.cli import remote
 from scheduler.cli.context import Context, pass_context
 from scheduler.cli.edge import ExitCode
 from scheduler.cli.job_next import job_named
 from scheduler.cli.params import JOB, TEXT
+
+if TYPE_CHECKING:
+    from scheduler.one_shot import Ended
 
 # ruff: noqa: PLC0415 - the program that runs prompts is loaded when there is one to run
 
@@ -69,7 +73,7 @@ def run(
         force=force,
         hear=say_waits,
     )
-    return tell(context, ended.run_id, ended.outcome, as_json=as_json)
+    return tell(context, ended, as_json=as_json)
 
 
 def values_of(pairs: tuple[str, ...]) -> dict[str, str]:
@@ -83,8 +87,9 @@ def values_of(pairs: tuple[str, ...]) -> dict[str, str]:
     return values
 
 
-def tell(context: Context, run_id: int, outcome: Outcome, *, as_json: bool) -> int:
+def tell(context: Context, ended: "Ended", *, as_json: bool) -> int:
     """Print the answer on standard output, and what is worth knowing about it on standard error."""
+    run_id, outcome = ended.run_id, ended.outcome
     if as_json:
         from scheduler.cli.run import print_run
 
@@ -101,7 +106,7 @@ def tell(context: Context, run_id: int, outcome: Outcome, *, as_json: bool) -> i
             return ExitCode.DONE
         case RunState.CANCELLED:
             say(f"run {run_id} was cancelled")
-            return ExitCode.INTERRUPTED
+            return ExitCode.INTERRUPTED if ended.interrupted else ExitCode.FAILED
         case RunState.SKIPPED if outcome.reason == Reason.CONDITION:
             say(f"run {run_id} was skipped: the job's condition says that there is nothing to do")
         case state:

@@ -14,8 +14,9 @@ class Entry:
     """One command: its line in the help, and where it is written (`module:attribute`).
 
     A group of commands has no place of its own; it has `commands`. What is `in_daemon` is carried out by a
-    running daemon, since it needs state or secrets; `changes` says that it is more than reading. `files` are
-    its options that name a file to be read, which the caller opens, each with its default.
+    running daemon, since it needs state or secrets; `changes` says that it is more than reading, `waits` that
+    it waits for providers or people. `files` are its options that name a file to be read, which the caller
+    opens, each with its default.
     """
 
     help: str
@@ -23,6 +24,7 @@ class Entry:
     commands: "Mapping[str, Entry] | None" = None
     in_daemon: bool = False
     changes: bool = False
+    waits: bool = False
     files: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     def made(self, name: str) -> click.Command:
@@ -63,7 +65,7 @@ class LazyGroup(click.Group):
 
         return (
             args[0],
-            Forwarded(args[0], real=entry.made, changes=entry.changes, files=entry.files),
+            Forwarded(args[0], entry=entry),
             args[1:],
         )
 

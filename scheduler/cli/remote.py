@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from jobs.errors import Busy, ConfigError, PromptdError, Unavailable, UsageError
+from scheduler.cli import elsewhere
 from scheduler.cli.context import Context
 from scheduler.config.paths import absolute, default_state_dir, find
 from scheduler.control_protocol import LONGEST_REPLY, VERSION, Unspoken, connect, decoded, encoded, sockets
@@ -84,10 +85,33 @@ class RunningDaemon:
 def running(context: Context) -> RunningDaemon | None:
     """Return the daemon of this configuration, None where none answers; raises ConfigError as `find` does."""
     config = find(context.config, context.environ)
-    for path in sockets(state_dir_of(config, context.environ), config, context.environ):
+    for path in _places(context, config):
         daemon = _greeted(path, os.path.realpath(config))
         if daemon is not None:
             return daemon
+    return None if context.carried else _elsewhere(config)
+
+
+def _places(context: Context, config: Path) -> list[Path]:
+    """Return where to look; a command that is carried out asks the daemon that has sent it."""
+    if context.in_force is None:
+        return sockets(state_dir_of(config, context.environ), config, context.environ)
+    from scheduler.config.in_force import taken_over  # noqa: PLC0415 - who is not carried does without
+
+    return sockets(taken_over(context.in_force).state_dir, config, context.environ)
+
+
+def _elsewhere(config: Path) -> RunningDaemon | None:
+    """Return the daemon that listens where the file does not say any more; None where several do."""
+    found = []
+    for path in elsewhere.listening():
+        daemon = _greeted(path, os.path.realpath(config), within=CONNECTS_WITHIN, trusted_only=True)
+        if daemon is not None:
+            found.append(daemon)
+    if len(found) == 1:
+        return found[0]
+    for daemon in found:
+        daemon.connection.close()
     return None
 
 
@@ -110,11 +134,15 @@ def tell_daemon(context: Context, verb: str, **what: Any) -> dict[str, Any] | No
 def no_daemon(context: Context) -> str:
     """Say that this needs a daemon, and what to do."""
     config = find(context.config, context.environ)
-    places = sockets(state_dir_of(config, context.environ), config, context.environ)
+    places = _places(context, config)
     closed = next((path for path in places if os.path.exists(path) and not os.access(path, os.W_OK)), None)
     if closed is not None:
         return f"{closed} is a daemon's, and this user may not ask it; ask as root, or as one of its group"
-    return f"this needs a daemon, and none answers for {config}; start it with `promptd start`"
+    looked = " or ".join(map(str, places)) or "the state directory, which is not known"
+    return (
+        f"this needs a daemon, and none answers for {config} at {looked}; start it with `promptd start`, "
+        "or, if it runs with another state_dir or as another user, ask it as that one"
+    )
 
 
 def state_dir_of(config: Path, environ: Mapping[str, str]) -> Path | None:
@@ -146,14 +174,19 @@ def _written_state_dir(text: str, config: Path) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _greeted(path: Path, config: str) -> RunningDaemon | None:
+def _greeted(
+    path: Path, config: str, *, within: float = GREETS_WITHIN, trusted_only: bool = False
+) -> RunningDaemon | None:
     """Return the daemon at a socket, if it is of this configuration and speaks as we do."""
     try:
         daemon = RunningDaemon(connect(path, timeout=CONNECTS_WITHIN))
     except (OSError, ValueError):
         return None
+    if trusted_only and not elsewhere.is_trusted(daemon.connection):
+        daemon.connection.close()
+        return None
     try:
-        facts = daemon.ask("hello", within=GREETS_WITHIN)
+        facts = daemon.ask("hello", within=within)
     except (PromptdError, OSError):
         facts = {}
     if os.path.realpath(str(facts.get("config", ""))) != config:

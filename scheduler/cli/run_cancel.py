@@ -105,7 +105,7 @@ def retry(context: Context, run_id: int, waits: bool, force: bool, as_json: bool
         force=force,
         hear=say_waits,
     )
-    return tell(context, ended.run_id, ended.outcome, as_json=as_json)
+    return tell(context, ended, as_json=as_json)
 
 
 def _row(context: Context, run_id: int) -> Mapping[str, Any]:

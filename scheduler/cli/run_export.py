@@ -17,6 +17,7 @@ from jobs.errors import Unavailable, UsageError
 from jobs.run import RunState
 from jobs.store import ledger
 from jobs.store.ledger import RunFilter
+from scheduler.cli import output_file
 from scheduler.cli.context import Context, pass_context
 from scheduler.cli.edge import ExitCode
 from scheduler.cli.params import JOB, PROVIDER
@@ -65,7 +66,9 @@ def export(
         provider=context.provider_name(provider) if provider else None,
         limit=limit,
     )
-    with _to(output) as out, context.reading() as connection:
+    if output is not None and output_file.is_there(context, output):
+        raise UsageError(f"{output} is there already; remove it, or choose another name")
+    with output_file.written(context), _to(output) as out, context.reading() as connection:
         rows = ledger.each_run(connection, wanted)
         if form == "csv":
             _write_csv(out, rows)
@@ -98,8 +101,6 @@ def _to(path: Path | None) -> Iterator[TextIO]:
     if path is None:
         yield sys.stdout
         return
-    if path.exists():
-        raise UsageError(f"{path} is there already; remove it, or choose another name")
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", newline="") as out:

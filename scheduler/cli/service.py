@@ -2,11 +2,13 @@
 
 import os
 import select
+import signal
 import socket
 import struct
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 import click
 
@@ -29,6 +31,8 @@ _CREDENTIALS = struct.Struct("3i")
 @pass_context
 def start(context: Context) -> int:
     """Migrate the database (backup first), plan, serve and run, until SIGTERM or Ctrl-C."""
+    signal.signal(signal.SIGTERM, _end)  # until the daemon minds them itself
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     import asyncio
     import logging
 
@@ -50,6 +54,11 @@ def start(context: Context) -> int:
     return 0
 
 
+def _end(_number: int, _frame: FrameType | None) -> NoReturn:
+    """End a start that has not come far: nothing has begun that would have to be drained."""
+    raise SystemExit(ExitCode.DONE)
+
+
 @click.command("reload")
 @shown
 def reload(context: Context) -> View:
@@ -65,7 +74,11 @@ def reload(context: Context) -> View:
 
 def _changes(told: Mapping[str, Any]) -> list[Facts | str]:
     names = {word: _listed(told[word]) for word in ("added", "changed", "removed")}
-    facts = [*names.items(), ("waits for a restart", _listed(told["waits_for_restart"]))]
+    facts = [
+        *names.items(),
+        ("settings", _listed(told.get("settings", ()))),
+        ("waits for a restart", _listed(told["waits_for_restart"])),
+    ]
     return [Facts(facts)] if any(value for _, value in facts) else ["nothing has changed"]
 
 

@@ -11,7 +11,7 @@ from scheduler.config.faults import NOT_LIST, note_empty_keys
 from scheduler.config.gather import Faults
 from scheduler.config.places import DEFAULT_JOBS_DIR, Places
 from scheduler.config.schema import ConfigFile, PartialJob
-from scheduler.config.sources import Document, Drafts, read
+from scheduler.config.sources import Document
 from scheduler.config.yaml_tree import KeyPath
 
 
@@ -31,7 +31,7 @@ def written_jobs(main: Document, top: ConfigFile, places: Places, faults: Faults
     note_empty_keys(faults, main)
     for file in _job_files(main, top.jobs_dir, places, faults):
         try:
-            document, mistakes = read(file, places.drafts)
+            document, mistakes = places.files.read(file)
         except ConfigError as exc:
             faults.extend(exc.faults)
             continue
@@ -61,7 +61,7 @@ def _job_files(main: Document, jobs_dir: str | None, places: Places, faults: Fau
     """Return the job files; a directory that was named must be there, the default one need not."""
     try:
         directory = places.absolute(jobs_dir or DEFAULT_JOBS_DIR)
-        files = _with_drafts(directory, places.drafts)
+        files = places.files.of(directory)
     except FileNotFoundError:
         if jobs_dir is not None:
             faults.add(
@@ -76,11 +76,3 @@ def _job_files(main: Document, jobs_dir: str | None, places: Places, faults: Fau
         if file.suffix == ".yml":
             faults.warnings.append(f"{file}: is not read; job files end in .yaml")
     return [file for file in files if file.suffix == ".yaml"]
-
-
-def _with_drafts(directory: Path, drafts: Drafts) -> list[Path]:
-    """Return the files of a directory in order of names, as it would be with the drafts; raises OSError."""
-    new = {file for file, text in drafts.items() if file.parent == directory and text is not None}
-    there = set(directory.iterdir()) if directory.exists() or not new else set()
-    files = (there | new) - {file for file, text in drafts.items() if text is None}
-    return sorted(file for file in files if not file.name.startswith("."))

@@ -3,7 +3,7 @@
 import gc
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -17,11 +17,12 @@ from scheduler.config.chains import Chains, Written, written_for, written_in
 from scheduler.config.checked import checked_file
 from scheduler.config.faults import NOT_MAPPING
 from scheduler.config.gather import Faults
+from scheduler.config.in_force import packed, taken_over
 from scheduler.config.job_files import WrittenJob, written_jobs
 from scheduler.config.places import DEFAULT_DATABASE, Places, database_url, listen_address, machine_zone
 from scheduler.config.schema import AuxiliaryRow, ConfigFile
 from scheduler.config.settings import AuxiliaryTask, Limits, LogFormat, ScheduledJob, Settings
-from scheduler.config.sources import NO_DRAFTS, Document, Drafts, read
+from scheduler.config.sources import NO_DRAFTS, Document, Drafts, Files
 from scheduler.config.yaml_tree import KeyPath
 
 
@@ -35,20 +36,42 @@ class Loaded:
     written: tuple[WrittenJob, ...]
 
 
-def load(path: Path, *, environ: Mapping[str, str], now: datetime) -> Settings:
+def load(path: Path, *, environ: Mapping[str, str], now: datetime, strict: bool = False) -> Settings:
     """Return the settled configuration; raises ConfigError that lists everything that is wrong."""
-    return load_with_origins(path, environ=environ, now=now).settings
+    return load_with_origins(path, environ=environ, now=now, strict=strict).settings
 
 
 def load_with_origins(
-    path: Path, *, environ: Mapping[str, str], now: datetime, drafts: Drafts = NO_DRAFTS
+    path: Path,
+    *,
+    environ: Mapping[str, str],
+    now: datetime,
+    drafts: Drafts = NO_DRAFTS,
+    strict: bool = False,
 ) -> Loaded:
     """Return the settled configuration with what it was made of; raises ConfigError as `load` does.
 
     With `drafts` it is the configuration as it would be if these files held these texts, or (None) were gone.
+    A prompt file that cannot be used is told in the warnings; when `strict`, or in a draft, it is a fault.
     """
+    files = Files(drafts, strict=strict)
     with _collector_paused():
-        return _loaded(path, Places(path.absolute().parent, environ, drafts), now)
+        return _loaded(path, Places(path.absolute().parent, environ, files), now)
+
+
+def load_in_force(path: Path, handed: bytes, *, environ: Mapping[str, str], now: datetime) -> Loaded:
+    """Return the configuration that a daemon has handed over, whatever lies on the disk by now."""
+    given = taken_over(handed)
+    places = Places(path.absolute().parent, environ, Files(given.texts, alone=True))
+    with _collector_paused():
+        loaded = _loaded(path, places, now)
+    settings = replace(
+        loaded.settings,
+        database=given.database,
+        state_dir=given.state_dir,
+        secret_keys=given.secret_keys,
+    )
+    return replace(loaded, settings=settings)
 
 
 @contextmanager
@@ -65,7 +88,7 @@ def _collector_paused() -> Iterator[None]:
 
 def _loaded(path: Path, places: Places, now: datetime) -> Loaded:
     faults = Faults()
-    document, mistakes = read(path, places.drafts)
+    document, mistakes = places.files.read(path)
     faults.take(document, mistakes)
     if not isinstance(document.data, dict):
         faults.add(document, (), *NOT_MAPPING)
@@ -73,7 +96,8 @@ def _loaded(path: Path, places: Places, now: datetime) -> Loaded:
     loaded = _Reading(document, places, faults).loaded(now)
     if faults.found:
         raise ConfigError(faults.found)
-    return loaded
+    settings = replace(loaded.settings, files=packed(places.files.texts))
+    return replace(loaded, settings=settings)
 
 
 @dataclass(slots=True)

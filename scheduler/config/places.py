@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from jobs.credential import SecretReference
 from scheduler.config import paths
 from scheduler.config.settings import Listen
-from scheduler.config.sources import NO_DRAFTS, Drafts
+from scheduler.config.sources import Files
 
 DEFAULT_DATABASE = "sqlite:///promptd.db"
 DEFAULT_JOBS_DIR = "jobs.d"
@@ -21,14 +21,11 @@ _POSTGRESQL = "postgresql+psycopg"
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """What relative paths are relative to: the configuration file's directory, and the user's home.
-
-    `drafts` are files as they would be: with this text, or gone (None).
-    """
+    """What relative paths are relative to: the configuration file's directory, and the user's home."""
 
     base: Path
     environ: Mapping[str, str]
-    drafts: Drafts = field(default_factory=lambda: NO_DRAFTS)
+    files: Files = field(default_factory=Files)
 
     def absolute(self, text: str) -> Path:
         """Return a path of the configuration as an absolute one."""

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 from jobs.credential import SecretReference
 from jobs.definition import Job
+from jobs.names import ProviderName
 from jobs.providers.registry import Registry
 from jobs.target import Target
 from scheduler.timetable import Timetable
@@ -86,7 +87,7 @@ class AuxiliaryTask:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that one configuration says."""
+    """Everything that one configuration says; `files` is what its files held, packed (`in_force`)."""
 
     source: Path
     timezone: ZoneInfo
@@ -104,6 +105,11 @@ class Settings:
     job_timeout: timedelta = timedelta(minutes=10)
     warnings: tuple[str, ...] = ()
     follows_machine_zone: bool = False
+    files: bytes = field(default=b"", repr=False, compare=False)
+
+    def asked_providers(self) -> list[ProviderName]:
+        """Return the providers whom jobs ask, helpers of theirs included, in order of names."""
+        return sorted({target.provider for job in self.jobs.values() for target in job.job.targets})
 
     def targets(self) -> tuple[Target, ...]:
         """Return every target that a chain names: the main one, the jobs' and the auxiliary tasks'."""

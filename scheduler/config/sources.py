@@ -2,7 +2,7 @@
 
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -62,15 +62,50 @@ def _child(node: Node, part: str | int) -> tuple[Node | None, Node] | None:
             return None
 
 
-def read(file: Path, drafts: Drafts = NO_DRAFTS) -> tuple[Document, list[Mistake]]:
-    """Return one YAML file and what is wrong with its text; raises ConfigError when it is no YAML at all."""
-    draft = drafts.get(file)
-    try:
-        data, root, mistakes = parse(_text(file) if draft is None else draft)
-    except Unreadable as exc:
-        wrong = exc.mistake
-        raise ConfigError([Fault(file, wrong.line, wrong.column, "", wrong.wrong, wrong.mend)]) from None
-    return Document(file, data, root), mistakes
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The files of a configuration, and their `texts` by absolute path, as far as they were read.
+
+    `drafts` are files as they would be: with this text, or gone (None). They are `alone` where nothing else
+    is looked at. `strict`: a prompt file that a run could not use is a fault, not only a warning.
+    """
+
+    drafts: Drafts = field(default_factory=lambda: NO_DRAFTS)
+    alone: bool = False
+    strict: bool = False
+    texts: dict[Path, str] = field(default_factory=dict)
+
+    def read(self, file: Path) -> tuple[Document, list[Mistake]]:
+        """Return one YAML file and what is wrong with it; raises ConfigError when it is no YAML at all."""
+        try:
+            text = self._text(file)
+            data, root, mistakes = parse(text)
+        except Unreadable as exc:
+            wrong = exc.mistake
+            raise ConfigError([Fault(file, wrong.line, wrong.column, "", wrong.wrong, wrong.mend)]) from None
+        self.texts[file.absolute()] = text
+        return Document(file, data, root), mistakes
+
+    def of(self, directory: Path) -> list[Path]:
+        """Return the files of a directory in order of names; raises OSError."""
+        new = {file for file, text in self.drafts.items() if file.parent == directory and text is not None}
+        looked_at = not self.alone and (directory.exists() or not new)
+        files = (set(directory.iterdir()) if looked_at else set()) | new
+        gone = {file for file, text in self.drafts.items() if text is None}
+        return sorted(file for file in files - gone if not file.name.startswith("."))
+
+    def _text(self, file: Path) -> str:
+        draft = self.drafts.get(file)
+        if draft is not None:
+            return draft
+        if self.alone:
+            raise Unreadable(Mistake(0, 0, "does not exist", "reload the daemon"))
+        return _text(file)
+
+
+def read(file: Path) -> tuple[Document, list[Mistake]]:
+    """Return one YAML file, as `Files.read` does."""
+    return Files().read(file)
 
 
 def _text(file: Path) -> str:

@@ -89,10 +89,18 @@ class TextReader:
         except ValueError:
             self.faults.add(document, place, "is not a path", "name a text file")
             return None
+        if self.places.files.alone:
+            return file
         wrong, _, mend = self._fault(file, blank=key == "prompt_file").partition("; ")
-        if wrong:
+        if wrong and self._is_fault(document):
             self.faults.add(document, place, wrong, mend)
+        elif wrong:
+            self.faults.warn(document, place, f"{wrong}; {mend}" if mend else wrong)
         return file
+
+    def _is_fault(self, document: Document) -> bool:
+        """Say whether a file that cannot be used is one: others can mend it before the next run reads it."""
+        return self.places.files.strict or document.file in self.places.files.drafts
 
     def _fault(self, file: Path, *, blank: bool) -> str:
         if file not in self._looked_at:

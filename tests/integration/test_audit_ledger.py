@@ -11,12 +11,13 @@ from support.ledger import MINUTE, NOW, SECOND, key_of, make_instance, target_of
 from test_cli_ground import SCHEMAS, World
 
 from jobs.attempt import Purpose, Wait
-from jobs.run import Bounds, ClaimedRun, Concurrency, Outcome, Reason, RunState, Served, Trigger
+from jobs.run import Bounds, ClaimedRun, Concurrency, Follower, Outcome, Reason, RunState, Served, Trigger
 from jobs.store import attempts, credentials, runs
 from jobs.store import instances as instance_verbs
 from jobs.store import jobs as job_verbs
 from jobs.store.attempts import Place
 from jobs.store.claims import NewRun
+from jobs.store.followers import follow
 from jobs.store.tables import attempts as attempt_table
 from jobs.store.tables import instances, jobs, schedule_periods
 from jobs.store.tables import runs as table
@@ -93,13 +94,15 @@ def test_a_row_that_was_deleted_is_missed(db: Connection, minute: int) -> None:
     assert (found.ok, kinds(found), dict(found.kinds)) == (False, [Kind.LOST], {"lost": 1})
 
 
+ROW = {
+    "job": "digest", "trigger": "schedule", "state": "cancelled", "reason": "operator",
+    "created_at": NOW, "finished_at": NOW,
+}  # fmt: skip
+
+
 def put(db: Connection, instant: datetime) -> None:
     """Insert a row that nobody has claimed."""
-    row = {
-        "job": "digest", "scheduled_for": instant, "trigger": "schedule", "state": "cancelled",
-        "created_at": NOW, "finished_at": NOW,
-    }  # fmt: skip
-    db.execute(insert(table).values(row))
+    db.execute(insert(table).values(ROW | {"scheduled_for": instant}))
 
 
 @pytest.mark.parametrize(("minutes", "kind"), [(6, Kind.TWICE), (4.5, Kind.BESIDE), (60, Kind.UNDECIDED)])
@@ -190,7 +193,8 @@ def test_an_answer_that_a_run_that_has_ended_waits_for_is_a_contradiction(
         attempts.insert_sent(db, place, target_of(), key_of(), base_url="u", wait=Wait(), now=NOW)
     assert audit(db).contradictions == []
 
-    db.execute(update(table).where(table.c.id == failed.id).values(state="cancelled", finished_at=NOW))
+    ended = {"state": "cancelled", "reason": "operator", "finished_at": NOW}
+    db.execute(update(table).where(table.c.id == failed.id).values(ended))
 
     (found,) = audit(db).contradictions
     assert (found.what, found.count, found.ids) == ("has ended, and an answer is waited for", 1, (failed.id,))
@@ -206,6 +210,66 @@ def test_a_run_after_another_whose_parent_is_unknown_is_a_contradiction_where_no
     assert found.ids == (run.id,)
     db.execute(update(jobs).values(pruned_until=NOW))
     assert audit(db).contradictions == []
+
+
+def said(db: Connection) -> list[tuple[str, int]]:
+    """Return what contradicts itself, and in how many rows."""
+    return [(each.what, each.count) for each in audit(db).contradictions]
+
+
+SOUND = [
+    ("cancelled", "replaced"), ("cancelled", "process_gone"), ("skipped", "budget"), ("missed", "window"),
+    ("failed", "overloaded"), ("failed", "schema"), ("timed_out", "timeout"), ("abandoned", "process_gone"),
+]  # fmt: skip
+UNSOUND = [
+    ("cancelled", "overlap"), ("cancelled", None), ("skipped", "late"), ("skipped", None),
+    ("missed", "paused"), ("missed", None), ("failed", "held"), ("failed", None), ("timed_out", "operator"),
+    ("abandoned", None),
+]  # fmt: skip
+
+
+@pytest.mark.usefixtures("instance")
+def test_every_end_has_a_reason_that_its_state_can_have(db: Connection) -> None:
+    """`process_gone` was also a cancellation's, in earlier versions."""
+    by_hand = ROW | {"trigger": "manual", "scheduled_for": NOW}
+
+    db.execute(insert(table), [by_hand | {"state": state, "reason": why} for state, why in SOUND])
+    assert said(db) == []
+    db.execute(insert(table), [by_hand | {"state": state, "reason": why} for state, why in UNSOUND])
+
+    assert said(db) == [("has ended for no reason that its state has", len(UNSOUND))]
+
+
+@pytest.mark.usefixtures("instance")
+def test_rows_that_no_job_or_no_period_leads_to_are_a_contradiction(db: Connection) -> None:
+    what = "is of a job that no schedule is known of"
+    db.execute(insert(table).values(ROW | {"job": "ghost", "scheduled_for": at(3)}))
+    assert said(db) == [(what, 1)]
+
+    db.execute(delete(schedule_periods))
+    db.execute(delete(jobs))
+
+    assert said(db) == [(what, 8)]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"state": "failed", "reason": "auth"},
+        {"trigger": "drill"},
+        {"scheduled_for": at(20), "trigger": "manual"},
+    ],
+)
+def test_a_run_after_one_that_brings_none_about_is_a_contradiction(
+    db: Connection, instance: int, damage: dict[str, object]
+) -> None:
+    parent = end(db, instance, 11)
+    follow(db, parent, [Follower("other")], instance_id=instance, now=NOW)
+    assert said(db) == []
+
+    db.execute(update(table).where(table.c.id == parent.id).values(damage))
+
+    assert said(db) == [("comes after a run that has not succeeded, or was due at another time", 1)]
 
 
 def test_what_a_process_that_is_gone_has_left_is_told_and_no_fault(db: Connection, instance: int) -> None:

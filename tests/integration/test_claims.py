@@ -14,10 +14,22 @@ from support.claiming import HOURLY, claim, claim_of
 from support.ledger import HOUR, MINUTE, NOW, SECOND, make_instance, target_of
 
 from jobs.errors import ErrorClass, FenceLost, NotYet
-from jobs.run import Bounds, Budget, ClaimedRun, Concurrency, Outcome, Reason, RunState, Served, Trigger
+from jobs.run import (
+    Bounds,
+    Budget,
+    ClaimedRun,
+    Concurrency,
+    Follower,
+    Outcome,
+    Reason,
+    RunState,
+    Served,
+    Trigger,
+)
 from jobs.store import claims, runs
 from jobs.store import jobs as job_verbs
 from jobs.store.claims import Claimed, NewRun
+from jobs.store.followers import follow
 from jobs.store.tables import attempts, schedule_periods
 from jobs.store.tables import runs as table
 
@@ -293,7 +305,7 @@ def test_a_job_that_replaces_asks_for_the_end_of_what_runs_and_waits_for_it(
 
     third = claim(db, instance, due(minutes=2), bounds=bounds)
 
-    assert third.replaced == (first.id,)
+    assert third.replaced == (second.id, first.id)
     assert runs.to_be_cancelled(db, instance) == {first.id: Reason.REPLACED}
     assert told(db) == [("running", None), ("cancelled", "replaced"), ("queued", None)]
     with pytest.raises(FenceLost), db.begin_nested():
@@ -318,6 +330,26 @@ def test_what_is_caught_up_runs_one_after_the_other_whatever_the_concurrency(
     with pytest.raises(NotYet), db.begin_nested():
         begin(db, instance, claimed.ours[2])
     assert begin(db, instance, claimed.ours[1]).tries == 1
+
+
+def test_what_is_caught_up_is_not_replaced_by_what_falls_due_meanwhile(db: Connection, instance: int) -> None:
+    """The newest instant waits behind it, and replaces what waits there already."""
+    caught = [replace(due(minutes=number, trigger=Trigger.CATCH_UP), behind=True) for number in range(3)]
+    bounds = Bounds(Concurrency.REPLACE)
+    claimed = claim(db, instance, *caught, due(minutes=3), bounds=bounds)
+    begin(db, instance, claimed.ours[0])
+
+    newest = claim(db, instance, due(minutes=4), bounds=bounds)
+
+    assert told(db) == [
+        ("running", None),
+        *[("queued", None)] * 2,
+        ("cancelled", "replaced"),
+        ("queued", None),
+    ]
+    assert runs.to_be_cancelled(db, instance) == {}
+    with pytest.raises(NotYet), db.begin_nested():
+        begin(db, instance, newest.ours[0])
 
 
 def test_max_runs_ends_the_schedule_with_its_last_run(db: Connection, instance: int) -> None:
@@ -360,6 +392,15 @@ def test_a_run_that_was_cancelled_before_it_began_does_not_count_for_max_runs(
     assert len(claim(db, instance, due(minutes=120), bounds=bounds).ours) == 1
 
 
+def test_a_schedule_that_goes_on_after_its_end_is_still_paused(db: Connection, instance: int) -> None:
+    (run,) = claim(db, instance, due(), bounds=Bounds(max_runs=1)).ours
+    job_verbs.pause(db, "digest", reason=None, now=NOW)
+
+    runs.cancel_queued(db, run.id, Reason.OPERATOR, now=NOW + HOUR)
+
+    assert [each.paused for each in job_verbs.states(db)["digest"].periods] == [True]
+
+
 def test_a_run_that_has_begun_once_counts_even_when_it_is_cancelled_between_its_tries(
     db: Connection, instance: int
 ) -> None:
@@ -380,6 +421,46 @@ def test_a_run_that_was_replaced_before_it_began_does_not_count_either(db: Conne
 
     assert job_verbs.states(db)["digest"].runs_started == 1
     assert [each.until for each in job_verbs.states(db)["digest"].periods] == [None]
+
+
+def test_a_schedule_that_others_have_brought_to_its_end_meanwhile_starts_nothing_more(
+    db: Connection, instance: int
+) -> None:
+    """What was planned before that is stale: nothing is owed any more, and no row is made."""
+    bounds = Bounds(Concurrency.ALLOW, max_runs=2)
+    claim(db, instance, due(), bounds=bounds)
+    planned = claim_of(db, due(minutes=1), bounds=bounds)
+    parent = runs.add(db, job="parent", trigger=Trigger.MANUAL, instance_id=instance, now=NOW)
+    follow(db, parent, [Follower("digest", bounds)], instance_id=instance, now=NOW)
+
+    claimed = claims.claim(db, planned, instance_id=instance, now=NOW + MINUTE)
+
+    assert claimed == Claimed(stale=("digest",))
+    assert job_verbs.states(db)["digest"].runs_started == 2
+    assert told(db) == [("queued", None)] * 2
+
+
+def test_of_runs_that_replace_each_other_in_one_claim_the_newest_begins(
+    db: Connection, instance: int
+) -> None:
+    """What was missed stays so, and what is caught up in order stays in order."""
+    missed = replace(due(minutes=1), state=RunState.MISSED, reason="late")
+    caught = [replace(due(minutes=number, trigger=Trigger.CATCH_UP), behind=True) for number in (7, 8)]
+    bounds = Bounds(Concurrency.REPLACE)
+    (first,) = claim(db, instance, due(), bounds=bounds).ours
+    begin(db, instance, first)
+
+    claimed = claim(db, instance, missed, *(due(minutes=number) for number in (2, 3, 4)), bounds=bounds)
+
+    assert [(row.scheduled_for, row.reason) for row in claimed.final] == [
+        (NOW + MINUTE, "late"),
+        (NOW + 3 * MINUTE, "overlap"),
+    ]
+    assert ([run.scheduled_for for run in claimed.ours], claimed.replaced) == (
+        [NOW + 4 * MINUTE],
+        (first.id,),
+    )
+    assert len(claim(db, instance, *caught, bounds=bounds).ours) == 2
 
 
 def test_max_runs_that_is_raised_begins_the_schedule_anew(db: Connection, instance: int) -> None:
@@ -417,6 +498,21 @@ def test_no_run_is_started_past_the_days_tokens(db: Connection, instance: int) -
     assert len(claimed(101, 2).ours) == 1
     end_all(db)
     assert len(claimed(100, 3, since=1).ours) == 1
+
+
+@pytest.mark.parametrize(("reserved", "begun"), [(0, 4), (30, 2), (100, 1)])
+def test_what_goes_on_beside_a_run_reserves_its_part_of_the_days_tokens(
+    db: Connection, instance: int, reserved: int, begun: int
+) -> None:
+    """A run that waits for the others is judged by what they will have used."""
+    budget = Budget(50, NOW, reserved)
+    caught = replace(due(minutes=9, trigger=Trigger.CATCH_UP), behind=True)
+    bounds = Bounds(Concurrency.ALLOW, budget=budget)
+
+    claimed = claim(db, instance, *(due(minutes=number) for number in range(4)), bounds=bounds)
+
+    assert len(claimed.ours) == begun
+    assert len(claim(db, instance, caught, bounds=bounds).ours) == 1
 
 
 def test_the_newest_period_is_what_a_claim_is_compared_with(db: Connection, instance: int) -> None:

@@ -108,6 +108,23 @@ def test_a_command_has_the_secrets_of_the_daemon_and_writes_on_the_terminal_of_i
     assert "everything can be read" in beside.out
 
 
+def test_a_command_works_with_what_is_in_force_whatever_stands_in_the_file_by_now(place: Workplace) -> None:
+    verbs = Verbs(place.config)
+    verbs.handed = verbs.in_force()
+    with listening(place.directory / "state", verbs, environ=place.environment()):
+        place.configure("state_dir: moved\ndatabase: sqlite:///other.db\nno_such_key: 1\n")
+        paused = place.run("job", "pause", "tick")
+        checked = place.run("check")
+    assert (paused.code, paused.out) == (0, "tick is paused\n"), paused
+    assert verbs.asked == [("wake", "tick")]
+    assert [row["name"] for row in place.rows("SELECT name FROM jobs WHERE paused_at IS NOT NULL")] == [
+        "tick"
+    ]
+    assert not (place.directory / "moved").exists()
+    assert checked.code == 78
+    assert "no_such_key" in checked.err
+
+
 def test_a_mistake_of_the_caller_is_told_as_it_would_be_without_a_daemon(place: Workplace) -> None:
     alone = place.run("run", "list", "--limit", "x")
     with daemon_of(place):
@@ -158,13 +175,15 @@ def test_one_command_too_many_is_exit_75_and_the_place_is_free_again_afterwards(
     with daemon_of(place, at_once=1):
         with waiting(place) as caller:
             eventually(carrying)
-            refused = place.run("status")
+            looked = place.run("job", "list")
+            refused = place.run("ask", "hello")
             caller.terminate()
             caller.wait(10)
-        served = place.run("status")
+        served = place.run("ask", "-", stdin="")
+    assert looked.code == 0, "who only looks has a place of his own"
     assert (refused.code, refused.out) == (75, "")
     assert "try again" in refused.err
-    assert served.code == 0
+    assert served.code == 2, "there is no prompt"
 
 
 def test_a_daemon_that_stops_ends_what_it_carries_out_and_says_how_that_ended(place: Workplace) -> None:

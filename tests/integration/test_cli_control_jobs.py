@@ -21,7 +21,7 @@ NEW = "# mine\nname: new\nschedule: every 90s\nprompt: hello\n"
 
 
 def world(home: Path, environ: Mapping[str, str] = KEYS) -> World:
-    return World(home, config=CONFIG, environ=environ, migrated=False)
+    return World(home, config=CONFIG, environ={**environ, "TMPDIR": str(home)}, migrated=False)
 
 
 def editing(home: Path, script: str) -> World:
@@ -45,6 +45,43 @@ def settled(world: World) -> Settings:
 
 def left_over(world: World) -> list[str]:
     return sorted(os.listdir(world.home / "jobs.d"))
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "# nothing yet\n[]\n"])
+def test_a_file_without_a_job_is_refused_and_nothing_is_written(tmp_path: Path, text: str) -> None:
+    ground = world(tmp_path)
+    (tmp_path / "draft.yaml").write_text(text)
+    said = ground.run("job", "add", str(tmp_path / "draft.yaml"))
+    assert said.code == 2
+    assert "draft.yaml holds no job" in said.err
+    assert not (tmp_path / "jobs.d").exists()
+
+
+def test_a_pipe_is_read_when_somebody_writes_and_is_empty_when_nobody_does(tmp_path: Path) -> None:
+    """Such as `promptd job add <(generate)`."""
+    ground, pipe = world(tmp_path), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    nobody = ground.run("job", "add", str(pipe))
+    reader, writer = os.pipe()
+    os.write(writer, NEW.encode())
+    os.close(writer)
+    somebody = ground.run("job", "add", f"/proc/self/fd/{reader}")
+    os.close(reader)
+    assert (nobody.code, somebody.code) == (78, 0)
+    assert "is empty" in nobody.err
+    assert left_over(ground) == ["new.yaml"]
+
+
+def test_line_ends_and_a_byte_order_mark_stay_as_they_were(tmp_path: Path) -> None:
+    ground = editing(tmp_path, 'sed -i s/hello/goodbye/ "$1"')
+    path = with_job(ground)
+    windows = b"\xef\xbb\xbf" + NEW.replace("\n", "\r\n").encode()
+    path.write_bytes(windows)
+    idle = editing(tmp_path, "exit 0").run("job", "edit", "new")
+    assert "nothing was changed" in idle.out
+    edited = editing(tmp_path, 'sed -i s/hello/goodbye/ "$1"').run("job", "edit", "new")
+    assert edited.code == 0
+    assert path.read_bytes() == windows.replace(b"hello", b"goodbye")
 
 
 def test_a_job_from_a_file_is_written_word_for_word(tmp_path: Path) -> None:

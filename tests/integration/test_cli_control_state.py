@@ -9,16 +9,23 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import select
+from support.claiming import claim
 from support.controlled import NOTHING_CHANGED, Verbs, listening
+from support.ledger import NOW
 from support.workplace import eventually
-from test_cli_ground import World
+from test_cli_ground import CONFIG, World
 
-from jobs.run import ClaimedRun, Outcome, Reason, Trigger
+from jobs.run import Bounds, ClaimedRun, Outcome, Reason, Trigger
 from jobs.store import instances, runs
+from jobs.store import jobs as job_verbs
+from jobs.store.claims import NewRun
 from jobs.store.tables import runs as run_table
 from jobs.store.tables import schedule_periods
+from scheduler.cli.context import Context
+from scheduler.cli.job_run import tell
 from scheduler.cli.remote import state_dir_of
 from scheduler.config.loader import load
+from scheduler.one_shot import Ended
 
 
 @pytest.fixture
@@ -223,3 +230,66 @@ def test_the_callers_side_finds_the_state_directory_that_the_configuration_means
     environ = {"HOME": str(tmp_path / "home"), "XDG_STATE_HOME": "/xdg"}
     meant = load(config, environ=environ, now=datetime.now(UTC)).state_dir
     assert state_dir_of(config, environ) == meant
+
+
+def test_a_daemon_is_found_whose_state_directory_was_edited_since(
+    tmp_path: Path, world: World, verbs: Verbs
+) -> None:
+    with listening(tmp_path / "state", verbs, environ={}):
+        world.file.write_text(world.file.read_text().replace("state_dir: state", "state_dir: moved"))
+        assert world.run("reload").out == "nothing has changed\n"
+        verbs.config = tmp_path / "another.yaml"
+        alone = world.run("reload")
+    assert alone.code == 69
+    assert f"{tmp_path}/moved/control.sock" in alone.err
+    assert "another state_dir" in alone.err
+
+
+def test_a_reload_says_which_settings_are_others_now(tmp_path: Path, world: World, verbs: Verbs) -> None:
+    verbs.reloads = {**NOTHING_CHANGED, "settings": ["limits", "providers"]}
+    with listening(tmp_path / "state", verbs, environ={}):
+        assert world.run("reload").out.split() == ["settings:", "limits,", "providers"]
+
+
+def test_a_schedule_that_has_started_all_its_runs_is_shown_as_ended_and_never_due(tmp_path: Path) -> None:
+    few = "  - {name: few, schedule: every 1h, prompt: x, max_runs: 1}\n"
+    world = World(tmp_path, config=CONFIG + few)
+    job = world.settings.jobs["few"]
+    assert job.timetable is not None
+    with world.ledger() as connection:
+        job_verbs.see(connection, {"few": job.timetable.key()}, now=NOW)
+        assert world.json("job-next", "job", "next", "few", "-n", "1")
+        instance = instances.register(connection, kind="daemon", version="1", now=NOW)
+        claim(connection, instance, NewRun("few", NOW, Trigger.SCHEDULE), bounds=Bounds(max_runs=1))
+    listed = {each["name"]: each for each in world.json("job-list", "job", "list")}
+    lines = [line for line in world.run("job", "list").out.splitlines() if line.startswith("few")]
+    due = world.run("job", "next", "few")
+    assert listed["few"]["next_run_at"] is None
+    assert "ended" in lines[0]
+    assert "nothing is due" in due.out
+    assert "the job few has ended, with 1 runs started: it is never due" in due.err
+    assert "few" not in {row["job"] for row in world.json("status", "status")["next"]}
+
+
+def test_a_missing_prompt_file_of_one_job_keeps_no_command_about_others_from_working(tmp_path: Path) -> None:
+    lost = "  - {name: lost, schedule: every 1h, prompt_file: nowhere.md}\n"
+    world = World(tmp_path, config=CONFIG + lost)
+    paused, checked = world.run("job", "pause", "tick"), world.run("check")
+    assert (paused.code, paused.out) == (0, "tick is paused\n")
+    assert checked.code == 78
+    assert "jobs[4].prompt_file: names a file that cannot be used" in checked.err
+
+
+def test_who_interrupts_a_run_is_told_otherwise_than_who_sees_it_cancelled(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cancelled, context = Outcome.cancelled(Reason.OPERATOR), Context(config=world.file)
+    assert tell(context, Ended(1, cancelled, interrupted=True), as_json=False) == 130
+    assert tell(context, Ended(1, cancelled), as_json=False) == 1
+    assert capsys.readouterr().err == "promptd: run 1 was cancelled\n" * 2
+
+
+def test_a_reason_is_a_line(world: World) -> None:
+    said = world.run("job", "pause", "tick", "--reason", "x" * 501)
+    assert said.code == 2
+    assert "longer than 500 characters" in said.err

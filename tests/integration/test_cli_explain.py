@@ -1,5 +1,6 @@
 """`promptd explain`: whom a run would ask, and in words why nobody before that one."""
 
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,8 @@ def test_what_closes_each_target_and_credential_is_said_with_its_attempt_and_tim
     assert (main["attempt_id"], main["scope"]) == (empty, "group")
     assert (spare["stands"], shape["targets"][0]["class"]) == ("used", "auth_dead")
     assert f"login closed dead: invalid_grant, attempt {dead}, until a login or a reset" in text
-    assert f"main closed quota_billing 1113: closed for 1 h, the default time, attempt {empty}" in text
+    left = "closed for (1 h|59 min), the default time"  # a slow machine is a second later here
+    assert re.search(f"main closed quota_billing 1113: {left}, attempt {empty}", text)
     assert "3 custom:house/m not reached" in text
 
 

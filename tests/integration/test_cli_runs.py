@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import insert
+from support.claiming import claim
 from test_cli_ground import World
 
 from jobs.errors import ErrorClass
 from jobs.run import Outcome, RunState, Trigger
 from jobs.store import instances, runs
 from jobs.store.attempts import Failure
-from jobs.store.runs import NewRun
+from jobs.store.claims import NewRun
 from jobs.store.tables import deliveries
 
 BALANCE = Failure(
@@ -144,7 +145,7 @@ def test_a_row_that_stands_for_many_instants_says_how_many(world: World) -> None
             span_first=world.now - timedelta(hours=1),
             span_count=40,
         )
-        runs.claim(connection, [new], cursors=[], instance_id=instance, now=world.now)
+        claim(connection, instance, new)
     assert world.json("run-show", "run", "show", "3")["requested"] is None
     assert "coalesced ×40" in world.run("run", "list").out
     assert "40 instants" in world.run("run", "show", "3").out

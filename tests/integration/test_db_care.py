@@ -4,7 +4,7 @@ import sqlite3
 import stat
 import threading
 from contextlib import closing
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -94,6 +94,15 @@ def test_what_ended_too_long_ago_goes_however_few_there_are(db: Connection) -> N
     assert prune_all(db, Keep(1000, since=at(7))) == 6
 
     assert left(db) == ids[6:]
+
+
+def test_what_ended_since_a_moment_stays_however_many_there_are(db: Connection) -> None:
+    """The runs of a day whose tokens are counted."""
+    ids = fill(db)
+
+    assert prune_all(db, Keep(1, since=at(8), all_since=at(4))) == 3
+
+    assert left(db) == ids[3:]
 
 
 def test_an_audit_finds_what_is_lost_behind_the_horizon_only(db: Connection) -> None:
@@ -225,6 +234,17 @@ def test_prune_says_what_it_would_remove_and_then_removes_it(world: World) -> No
     assert world.json("audit", "audit")["ok"]
 
 
+def test_the_runs_of_a_day_whose_tokens_are_counted_are_not_removed(tmp_path: Path) -> None:
+    """Else more could be used than `max_tokens_per_day` says."""
+    bounded = CONFIG.replace("name: digest,", "name: digest, max_tokens_per_day: 9,")
+    world = World(tmp_path, config=bounded + "limits: {keep_runs: 3}\n")
+    with world.ledger() as connection:
+        ids = fill(connection)
+        connection.execute(update(runs).where(runs.c.id.in_(ids[2:])).values(finished_at=datetime.now(UTC)))
+
+    assert world.json("db-prune", "db", "prune")["runs"] == 2
+
+
 def test_a_sound_database_is_said_to_be(world: World) -> None:
     found = world.json("db-check", "db", "check")
 
@@ -332,3 +352,28 @@ def test_a_backup_that_cannot_be_written_leaves_nothing(world: World, tmp_path: 
         backups.back_up(path_of(world), tmp_path / "nowhere" / "copy.db")
 
     assert world.run("db", "backup", str(tmp_path / "nowhere" / "copy.db")).code == 69
+
+
+@pytest.mark.parametrize("end", ["", "-wal", "-shm", "-journal"])
+def test_a_backup_never_takes_the_place_of_a_part_of_the_database(world: World, end: str) -> None:
+    place = world.settings.state_dir / f"promptd.db{end}"
+    link = world.home / "link"
+    link.symlink_to(place)
+    for file in (place, link):
+        said = world.run("db", "backup", str(file), "--force")
+        assert said.code == 2
+        assert "belongs to the database itself" in said.err
+    assert world.run("db", "check").code == 0
+
+
+def test_a_backup_takes_the_place_of_an_earlier_one_and_of_nothing_else(world: World) -> None:
+    key, earlier = world.settings.state_dir / "secret.key", world.home / "earlier.db"
+    before = key.read_bytes()
+    refused = world.run("db", "backup", str(key), "--force")
+    unnamed = world.run("db", "backup", "")
+    assert (refused.code, unnamed.code) == (2, 2)
+    assert "is no earlier backup" in refused.err
+    assert "is a directory" in unnamed.err
+    assert key.read_bytes() == before
+    assert world.run("db", "backup", str(earlier)).code == 0
+    assert world.run("db", "backup", str(earlier), "--force").code == 0

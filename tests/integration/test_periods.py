@@ -3,7 +3,7 @@
 from datetime import datetime
 
 import pytest
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, select, update
 from support.claiming import DAILY, HOURLY, claim
 from support.ledger import HOUR, MINUTE, NOW, SECOND, make_instance
 
@@ -136,6 +136,17 @@ def test_pausing_twice_and_resuming_what_runs_is_told_and_changes_nothing(db: Co
 
     assert periods(db) == before
     assert job_verbs.states(db)["digest"].pause_reason == "first"
+
+
+def test_the_hold_of_a_job_that_is_gone_is_forgotten(db: Connection) -> None:
+    """Nobody waits for what it was to make up for; a job without a schedule is held no less."""
+    see(db, at=NOW, digest=HOURLY, asked=None)
+    db.execute(update(jobs).values(held_until=NOW + HOUR, hold_key="zai/key"))
+
+    see(db, at=NOW + MINUTE, asked=None)
+
+    held = select(jobs.c.name, jobs.c.held_until).where(jobs.c.hold_key.is_not(None))
+    assert [tuple(row) for row in db.execute(held)] == [("asked", NOW + HOUR)]
 
 
 def test_a_pause_outlives_another_timetable_and_being_gone(db: Connection) -> None:

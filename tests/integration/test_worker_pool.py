@@ -170,3 +170,21 @@ async def test_a_run_that_is_cancelled_while_it_rests_leaves_no_hole() -> None:
     go.set()
     await settle()
     assert pool.health().running == 0
+
+
+async def test_a_run_that_comes_back_as_its_task_ends_is_still_known() -> None:
+    """Its next try begins under the same number: it can be cancelled, and is drained."""
+    returns = [run(1)]
+
+    async def once_more(claimed: ClaimedRun) -> None:
+        if returns:
+            pool.submit([returns.pop()])
+            return
+        await asyncio.Event().wait()
+
+    pool = WorkerPool(once_more, limit=4)
+    pool.submit([run(1)])
+    await settle()
+
+    assert pool.health().running == 1
+    assert await pool.drain(timedelta(seconds=0.01)) == 1

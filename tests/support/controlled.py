@@ -6,10 +6,13 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from jobs.errors import Busy, ConfigError, Fault
+from scheduler.config.in_force import handed_over
+from scheduler.config.loader import load
 from scheduler.control import Control
 
 NOTHING_CHANGED = {
@@ -17,6 +20,7 @@ NOTHING_CHANGED = {
     "added": [],
     "changed": [],
     "removed": [],
+    "settings": [],
     "waits_for_restart": [],
     "faults": [],
 }
@@ -24,15 +28,25 @@ NOTHING_CHANGED = {
 
 @dataclass
 class Verbs:
-    """The verbs of a daemon that notes what it is asked. `reloads` is what a reload answers."""
+    """The verbs of a daemon that notes what it is asked. `reloads` is what a reload answers.
+
+    `handed` is in force; where it is None, what stands in the file.
+    """
 
     config: Path
     reloads: Mapping[str, Any] = field(default_factory=lambda: NOTHING_CHANGED)
     asked: list[tuple[Any, ...]] = field(default_factory=list)
     mine: tuple[int, ...] = ()
+    handed: bytes | None = None
 
     def hello(self) -> Mapping[str, Any]:
         return {"config": str(self.config), "pid": os.getpid(), "version": "1", "drain_timeout": 1.0}
+
+    def in_force(self) -> bytes:
+        if self.handed is not None:
+            return self.handed
+        environ = {"HOME": str(self.config.parent)}
+        return handed_over(load(self.config, environ=environ, now=datetime.now(UTC)))
 
     async def reload(self) -> Mapping[str, Any]:
         self.asked.append(("reload",))

@@ -60,7 +60,8 @@ class Walk:
                 due = {each for each in self.minutes if each >= since and (each - since) % period == 0 * DAY}
             case "at":
                 named = datetime.fromisoformat(rest)
-                due = self._settled(lambda local: local == named, gap, fold)
+                once = "last" if fold == "last" else "first"
+                due = self._settled(lambda local: local == named, gap, once)
             case _:
                 words = read(line)
                 if words.wild:

@@ -117,6 +117,19 @@ def test_what_falls_into_a_pause_is_skipped_for_it() -> None:
     assert found(*WHOLE, wanted=wanted) == [(Kind.NOT_PAUSED, n, n, 1) for n in (5, 6, 7)]
 
 
+def test_what_fell_into_no_pause_is_not_skipped_for_one() -> None:
+    """Only the newest instant before a pause may have been delayed into it."""
+    wanted = owed(*PAUSED, Period(at(7), None, MINUTELY))
+    resumed, later = row(8, first=5, count=4, reason="paused"), row(9, reason="paused")
+    early = row(7, first=3, count=5, reason="paused")
+
+    assert found(*WHOLE[:4], resumed, later, WHOLE[9], wanted=wanted) == [
+        (Kind.PAUSED, 5, 8, 1),
+        (Kind.PAUSED, 9, 9, 1),
+    ]
+    assert found(*WHOLE[:2], early, *WHOLE[7:], wanted=wanted) == [(Kind.PAUSED, 3, 7, 1)]
+
+
 def test_each_timetable_owes_what_it_owed_while_it_was_in_force() -> None:
     """Nothing is owed between two periods, nor by one that is over at once."""
     wanted = owed(

@@ -17,7 +17,7 @@ def faults(tmp_path: Path, text: str) -> list[Fault]:
     """Load a file that has faults, and return them in order of lines."""
     (tmp_path / "promptd.yaml").write_text(HEAD + text)
     with pytest.raises(ConfigError) as refused:
-        load(tmp_path / "promptd.yaml", environ={}, now=NOW)
+        load(tmp_path / "promptd.yaml", environ={}, now=NOW, strict=True)
     return list(refused.value.faults)
 
 

@@ -31,6 +31,13 @@ def test_a_failed_chain_is_tried_again_after_each_delay_and_max_times() -> None:
     assert (again[0].reason, again[0].message) == ("server_error", "500")
 
 
+def test_tries_that_crashes_have_added_cost_none_of_the_jobs() -> None:
+    crashed = replace(RUN, crashes=2)
+    again = [tries.settled(replace(crashed, tries=n), JOB, FAILED, now=NOW) for n in (3, 4, 5)]
+
+    assert [each.not_before for each in again] == [NOW + MINUTE, NOW + 5 * MINUTE, None]
+
+
 def test_the_last_delay_is_that_of_all_tries_after_it() -> None:
     retry = replace(RETRY, max=9)
 

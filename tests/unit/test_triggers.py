@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scheduler.triggers import Schedule, parse_schedule
+from scheduler.triggers import Schedule, parse_line, parse_schedule
+from scheduler.zone_pieces import Fold
 from tests.support.minute_walk import Walk, changes_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -175,6 +176,14 @@ def test_at_is_due_once(line: str, moment: str) -> None:
 
     assert due.after(NOW) == when
     assert due.after(when) is None
+
+
+@pytest.mark.parametrize(("fold", "moment"), [(Fold.BOTH, 0), (Fold.FIRST, 0), (Fold.LAST, 1)])
+def test_at_is_due_once_also_where_its_time_exists_twice(fold: Fold, moment: int) -> None:
+    due = parse_line("at 2027-10-31T02:30", ZoneInfo("Europe/Berlin"), now=NOW, fold=fold)
+
+    when = datetime(2027, 10, 31, moment, 30, tzinfo=UTC)
+    assert (due.after(NOW), due.after(when)) == (when, None)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Connection, select, update
 from support.ledger import MINUTE, NOW, SECOND, make_instance
-from test_run_states import ANSWER, PAID, begin, pausing, queue, row_of, send, start
+from test_run_states import AGAIN, ANSWER, PAID, begin, pausing, queue, row_of, send, start
 
 from jobs.attempt import AttemptOutcome, Purpose
 from jobs.errors import FenceLost
@@ -22,7 +22,7 @@ from jobs.run import (
 from jobs.store import instances, runs
 from jobs.store import jobs as job_verbs
 from jobs.store.instances import GONE_AFTER
-from jobs.store.recovery import MOST_TRIES_THROUGH_CRASHES, OnGone, Recovered, recover
+from jobs.store.recovery import MOST_CRASHES, OnGone, Recovered, recover
 from jobs.store.tables import attempts as attempt_table
 from jobs.store.tables import instances as instance_table
 
@@ -33,7 +33,7 @@ def instance(db: Connection) -> int:
     return make_instance(db)
 
 
-def of_a_dead_process(db: Connection) -> int:
+def of_a_dead_process(db: Connection, kind: str = "daemon") -> int:
     """Return the instance of a process that has worked here and is gone."""
     words = "import os; print(os.getpid(), open('/proc/self/stat').read().rpartition(')')[2].split()[19])"
     said = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True).stdout
@@ -41,9 +41,8 @@ def of_a_dead_process(db: Connection) -> int:
     dead = make_instance(db)
     boot = instances.process_start(1).partition(":")[0]
     started = f"{boot}:{ticks}"
-    db.execute(
-        update(instance_table).where(instance_table.c.id == dead).values(pid=int(pid), pid_started=started)
-    )
+    gone = {"kind": kind, "pid": int(pid), "pid_started": started}
+    db.execute(update(instance_table).where(instance_table.c.id == dead).values(gone))
     return dead
 
 
@@ -72,13 +71,24 @@ def test_what_a_dead_process_had_queued_is_taken_up(db: Connection, instance: in
 
 
 @pytest.mark.parametrize("trigger", [Trigger.MANUAL, Trigger.ASK, Trigger.DRILL])
-def test_what_was_asked_for_by_hand_is_cancelled(db: Connection, instance: int, trigger: Trigger) -> None:
+def test_what_a_command_was_to_do_by_hand_is_cancelled(
+    db: Connection, instance: int, trigger: Trigger
+) -> None:
     """Nobody waits for it any more."""
-    run = queue(db, of_a_dead_process(db), trigger)
+    run = queue(db, of_a_dead_process(db, "command"), trigger)
 
     assert recover(db, instance_id=instance, now=NOW) == Recovered()
 
-    assert (row_of(db, run).state, row_of(db, run).reason) == ("cancelled", "process_gone")
+    assert (row_of(db, run).state, row_of(db, run).reason) == ("cancelled", "shutdown")
+
+
+def test_what_a_daemon_was_to_do_by_hand_is_taken_up_by_the_next(db: Connection, instance: int) -> None:
+    """It was asked for with `--detach`: nobody waits, and it has not begun."""
+    run = queue(db, of_a_dead_process(db), Trigger.MANUAL)
+
+    assert recover(db, instance_id=instance, now=NOW).ours == (run,)
+
+    assert (row_of(db, run).state, row_of(db, run).instance_id) == ("queued", instance)
 
 
 def test_a_living_process_keeps_its_runs(db: Connection, instance: int) -> None:
@@ -163,7 +173,7 @@ def test_what_a_dead_process_was_running_waits_for_another_try_where_its_job_wan
 
     (taken,) = recover(db, instance_id=instance, now=NOW + SECOND, on_gone=RERUN).ours
 
-    assert (taken.id, taken.tries) == (run.id, 1)
+    assert (taken.id, taken.tries, taken.crashes) == (run.id, 1, 1)
     assert (row_of(db, run).state, row_of(db, run).instance_id) == ("queued", instance)
     assert db.execute(select(attempt_table.c.outcome)).scalar_one() == AttemptOutcome.UNKNOWN
     again = begin(db, instance, taken, now=NOW + MINUTE)
@@ -175,12 +185,25 @@ def test_what_a_dead_process_was_running_waits_for_another_try_where_its_job_wan
 
 def test_a_run_that_kills_its_processes_is_not_run_again_for_ever(db: Connection, instance: int) -> None:
     run = queue(db, instance)
-    for number in range(1, MOST_TRIES_THROUGH_CRASHES + 1):
+    for number in range(1, MOST_CRASHES + 1):
         run = begin(db, of_a_dead_process(db), run)
         found = recover(db, instance_id=instance, now=NOW, on_gone=RERUN)
-        assert bool(found.ours) is (number < MOST_TRIES_THROUGH_CRASHES)
+        assert bool(found.ours) is (number < MOST_CRASHES)
+        run = found.ours[0] if found.ours else run
 
     assert row_of(db, run).state == RunState.ABANDONED
+
+
+def test_tries_that_the_job_itself_wanted_are_none_of_the_crashes(db: Connection, instance: int) -> None:
+    run = queue(db, instance)
+    for _ in range(MOST_CRASHES):
+        run = begin(db, instance, run)
+        runs.requeue(db, run, AGAIN, not_before=NOW, now=NOW)
+    begin(db, of_a_dead_process(db), run)
+
+    (taken,) = recover(db, instance_id=instance, now=NOW, on_gone=RERUN).ours
+
+    assert (taken.tries, taken.crashes) == (MOST_CRASHES + 1, 1)
 
 
 @pytest.mark.parametrize("trigger", [Trigger.MANUAL, Trigger.DRILL])
