@@ -128,6 +128,21 @@ async def _say_stopped(store: Store, instance: int) -> None:
         logger.warning("the end of this process could not be written: %s", getattr(exc, "orig", exc))
 
 
+def _services(settings: Settings, store: Store, vault: Vault, events: Events, redactor: Redactor) -> Services:
+    client = Client()
+    return Services(
+        registry=settings.registry,
+        rules=rules_of(settings),
+        store=store,
+        vault=vault,
+        client=client,
+        refresher=Refresher(store=store, client=client, keyring=vault.keyring, redactor=redactor),
+        gates=Gates(),
+        events=events,
+        redactor=redactor,
+    )
+
+
 def _joined(settings: Settings, services: Services, instance: int, environ: Mapping[str, str]) -> App:
     redactor = services.redactor
     commands = Commands(without_secrets(environ, settings.registry, settings.secret_keys), redactor)
@@ -171,24 +186,12 @@ async def open_app(
         await store.read(revision.require)
         await store.read(vault.learn_all, settings.registry)
         instance = await store.write(instances.register, kind=kind, version=__version__, now=clock.utcnow())
-        client = Client()
-        refresher = Refresher(store=store, client=client, keyring=vault.keyring, redactor=redactor)
-        services = Services(
-            registry=settings.registry,
-            rules=rules_of(settings),
-            store=store,
-            vault=vault,
-            client=client,
-            refresher=refresher,
-            gates=Gates(),
-            events=events,
-            redactor=redactor,
-        )
+        services = _services(settings, store, vault, events, redactor)
         try:
             yield _joined(settings, services, instance, environ)
         finally:
-            await refresher.close()
-            await client.close()
+            await services.refresher.close()
+            await services.client.close()
             await _say_stopped(store, instance)
     finally:
         await asyncio.to_thread(store.close)

@@ -36,28 +36,20 @@ async def add_by_hand(
             f"{job.name} is held until {held.held_until:%Y-%m-%d %H:%M:%S} UTC: {held.hold_reason}; "
             "`promptd auth reset` what can be used again, or ask nevertheless with --force"
         )
-    spent = await _is_spent(app, job)
-    instance, now = app.workshop.instance_id, clock.utcnow()
-    if retry_of is not None and not spent:
-        again = await app.store.write(runs.add_retry, retry_of, instance_id=instance, now=now)
-        if again is None:
-            raise UsageError(f"run {retry_of} cannot be repeated: there is none, or it has not ended")
-        return replace(again, probe=held is not None)
-    run = await app.store.write(
-        runs.add,
-        job=job.name,
-        trigger=trigger,
-        instance_id=instance,
-        now=now,
-        values=values,
-        skipped=Reason.BUDGET if spent else None,
-    )
-    if spent:
+    owner: dict[str, Any] = {"instance_id": app.workshop.instance_id, "now": clock.utcnow()}
+    new: dict[str, Any] = {"job": job.name, "trigger": trigger, "values": values, **owner}
+    if await _is_spent(app, job):
+        run = await app.store.write(runs.add, **new, skipped=Reason.BUDGET)
         raise Busy(
             f"run {run.id} was skipped: the tokens of {job.name} for today are used up; "
             "raise max_tokens_per_day, or wait for tomorrow"
         )
-    return replace(run, probe=held is not None)
+    if retry_of is None:
+        return replace(await app.store.write(runs.add, **new), probe=held is not None)
+    again = await app.store.write(runs.add_retry, retry_of, **owner)
+    if again is None:
+        raise UsageError(f"run {retry_of} cannot be repeated: there is none, or it has not ended")
+    return replace(again, probe=held is not None)
 
 
 async def _hold_of(app: App, job: ScheduledJob) -> HeldJob | None:

@@ -128,9 +128,8 @@ class Daemon:
         async with self._planning.lock:
             await self._planning.look_unlocked(self._planning.names)  # what is due is decided as it was
             await self._take(app)
-            wakes = await self._planning.look_unlocked(self._planning.names)
-        if not self.stopping:
-            self._clock_work.start(wakes)
+        if not self.stopping:  # all are looked at now, and again where that fails
+            self._clock_work.start(dict.fromkeys(self._planning.names, clock.utcnow()))
         for warning in new.warnings:
             logger.warning("%s", warning)
         return difference(old, new, waits)
@@ -314,16 +313,12 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, self.begin_reload)
 
 
-def _nobody(_daemon: Daemon, _events: Events) -> None:
-    """Attend no daemon."""
-
-
 async def run_daemon(
     settings: Settings,
     *,
     environ: Mapping[str, str],
     redactor: Redactor | None = None,
-    attend: Callable[[Daemon, Events], None] = _nobody,
+    attend: Callable[[Daemon, Events], None] | None = None,
     make_store: Callable[..., Store] = Store,
 ) -> None:
     """Open the parts, run a daemon to its end, close the parts. The database must be migrated already.
@@ -342,7 +337,8 @@ async def run_daemon(
         make_store=make_store,
     ) as app:
         daemon = Daemon(app, Notifier(environ), metrics, environ=environ)
-        attend(daemon, events)
+        if attend is not None:
+            attend(daemon, events)
         await daemon.run()
 
 

@@ -112,7 +112,7 @@ class Planning:
     def _is_over(self, name: str) -> bool:
         state = self._states[name]
         stands = any(period.until is None for period in state.periods)
-        return not stands or _runs_left(self._jobs[name], state) == 0
+        return not stands or self._runs_left(name) == 0
 
     @property
     def names(self) -> list[str]:
@@ -152,7 +152,10 @@ class Planning:
 
     def _goes_on(self, name: str, made: Plan) -> bool:
         """Say whether a schedule that was to end goes on: what would have been its last run was skipped."""
-        return made.ended and bool(made.decisions) and _runs_left(self._jobs[name], self._states[name]) != 0
+        return made.ended and bool(made.decisions) and self._runs_left(name) != 0
+
+    def _runs_left(self, name: str) -> int | None:
+        return self._jobs[name].runs_left(self._states[name].runs_started)
 
     async def _planned(
         self, names: list[str], standing: Mapping[str, HeldJob], probing: Mapping[str, HeldJob]
@@ -177,7 +180,7 @@ class Planning:
                 misfire_grace_time=job.misfire_grace_time,
                 catch_up=job.catch_up,
                 jitter=job.jitter or timedelta(),
-                runs_left=_runs_left(job, state),
+                runs_left=self._runs_left(name),
                 held=held,
                 probes=probes,
             ),
@@ -289,11 +292,6 @@ class Planning:
 def key_of(job: ScheduledJob) -> str | None:
     """Return what the store keeps of a job's timetable; None where nothing falls due."""
     return job.timetable.key() if job.enabled and job.timetable is not None else None
-
-
-def _runs_left(job: ScheduledJob, state: JobState) -> int | None:
-    most = job.timetable.max_runs if job.timetable is not None else None
-    return None if most is None else max(0, most - state.runs_started)
 
 
 def _row_of(name: str, decision: Decision, job: ScheduledJob) -> NewRun:

@@ -2,7 +2,7 @@
 
 import random
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from jobs import clock
 from jobs.attempt import Attempt, Purpose
@@ -80,17 +80,7 @@ class Blame:
     ) -> Next:
         """Commit answer and mark together, with what is really done next; remember the last failure."""
         now = clock.utcnow()
-        message = self._services.redactor.clean(verdict.message)
-        failure = Failure(
-            error_class=error_class,
-            rule=verdict.rule,
-            message=message,
-            code=verdict.code and self._services.redactor.clean(verdict.code)[:80],
-            http_status=answer.status,
-            request_id=self.tell.request_id(answer),
-            retry_after=max(0.0, (verdict.wait.until - now).total_seconds()) if verdict.wait else None,
-            latency=latency,
-        )
+        failure = self._failure(answer, verdict, error_class, latency, now)
         settled = await self._services.store.insist(
             together,
             store_tokens,
@@ -106,10 +96,26 @@ class Blame:
             now=now,
             marks=self.marks,
         )
-        self.last = Left(self.target, error_class, message or verdict.rule)
+        self.last = Left(self.target, error_class, failure.message or verdict.rule)
         self.tell.settled(attempt, Verdict(error_class, verdict.rule, failure.code), answer, latency)
         self.tell.marked(settled)
         return replace(chosen, step=settled.step)
+
+    def _failure(
+        self, answer: Answer, verdict: Verdict, error_class: ErrorClass, latency: float, now: datetime
+    ) -> Failure:
+        """Return what is written down of a failure, without secrets."""
+        clean = self._services.redactor.clean
+        return Failure(
+            error_class=error_class,
+            rule=verdict.rule,
+            message=clean(verdict.message),
+            code=verdict.code and clean(verdict.code)[:80],
+            http_status=answer.status,
+            request_id=self.tell.request_id(answer),
+            retry_after=max(0.0, (verdict.wait.until - now).total_seconds()) if verdict.wait else None,
+            latency=latency,
+        )
 
     async def unsent(self, readable: Readable, error_class: ErrorClass, message: str) -> Next:
         """Settle a refresh that could not be asked for, as the failure that its credential has earned."""

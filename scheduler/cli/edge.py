@@ -77,10 +77,15 @@ def _unwritten(error: OSError) -> int:
 
 
 def open_closed_streams() -> None:
-    """Open what the shell has closed (`>&-`), so that no other file becomes standard output or error."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+    """Open what the shell has closed (`>&-`), so that no other file becomes a standard stream.
+
+    A standard input that was closed stays None: whoever wants to read it says so.
+    """
+    if sys.stdin is None:
+        os.open(os.devnull, os.O_RDONLY)  # the lowest number that is free, which is its own
+    for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - it is open to the end
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - it is open to the end
 
 
 def _stop_writing() -> None:

@@ -95,15 +95,13 @@ Dated = tuple[datetime, ScheduledJob, Schedule]
 
 def has_ended(job: ScheduledJob, state: JobState | None) -> bool:
     """Say whether a job's schedule has started all the runs that it may."""
-    return job.max_runs is not None and state is not None and state.runs_started >= job.max_runs
+    return state is not None and job.runs_left(state.runs_started) == 0
 
 
 def _dated(job: ScheduledJob, state: JobState | None, now: datetime) -> Iterator[Dated]:
-    if has_ended(job, state):
-        return iter(())
-    schedule = anchored(job, state, now=now)
-    since = undecided_since(state, now=now)
-    return ((when, job, schedule) for when in following(schedule, since)) if schedule else iter(())
+    schedule, left = anchored(job, state, now=now), job.runs_left(state.runs_started if state else 0)
+    instants = islice(following(schedule, undecided_since(state, now=now)), left)
+    return ((when, job, schedule) for when in instants) if schedule else iter(())
 
 
 def _row(when: datetime, job: ScheduledJob, schedule: Schedule, state: JobState | None) -> dict[str, Any]:

@@ -48,8 +48,6 @@ def run(
     With --detach the daemon runs it, and the new run's id is printed; exit 69 where there is no daemon.
     --dry-run calls nothing: its condition is not asked, and what `gather` would print is left out.
     """
-    from jobs.run import Trigger
-
     if gathers and not dry_run:
         raise UsageError("--gather belongs to --dry-run; a real run always gathers")
     scheduled, values = job_named(context, name), values_of(pairs)
@@ -61,6 +59,7 @@ def run(
         told = remote.ask(context, "run", job=name, values=values, force=force)
         tell_id(context, told["run_id"], as_json=as_json)
         return ExitCode.DONE
+    from jobs.run import Trigger
     from scheduler.one_shot import run_now
 
     ended = run_now(

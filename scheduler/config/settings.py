@@ -57,6 +57,10 @@ class ScheduledJob:
         """The job's name, under which its history and state are kept."""
         return self.job.name
 
+    def runs_left(self, started: int) -> int | None:
+        """Return how many runs may still be started after so many; None where nothing bounds them."""
+        return None if self.max_runs is None else max(0, self.max_runs - started)
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
