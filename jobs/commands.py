@@ -103,7 +103,7 @@ class Commands:
 
     async def _done(self, command: Command, listener: _Listener) -> int:
         """Run a command to its end, and end what it has left behind; negative: the signal that ended it."""
-        transport = await self._started(command, listener)
+        transport = await self._whole(command, listener)
         try:
             await _ended(listener, command)
         finally:
@@ -111,6 +111,21 @@ class Commands:
             transport.close()
         code = transport.get_returncode()
         return -signal.SIGKILL if code is None else code
+
+    async def _whole(self, command: Command, listener: _Listener) -> asyncio.SubprocessTransport:
+        """Start a command, also while it is cancelled: half of a start knows no process group to end.
+
+        asyncio would end the first process alone, and wait for whatever that has started.
+        """
+        starting = asyncio.ensure_future(self._started(command, listener))
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            with suppress(CommandFailed):
+                transport = await starting
+                await _swept(transport.get_pid(), listener)
+                transport.close()
+            raise
 
     async def _started(self, command: Command, listener: _Listener) -> asyncio.SubprocessTransport:
         words = (*_SHELL, *command.words) if command.shell else command.words

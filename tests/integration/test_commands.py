@@ -196,6 +196,22 @@ async def test_a_cancelled_command_ends_with_its_run(commands: Commands, left: P
         await running
 
 
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_command_that_is_cancelled_as_it_starts_is_not_waited_for(
+    commands: Commands, turns: int
+) -> None:
+    """Not even by what it has started already, which holds its output open."""
+    running = asyncio.create_task(commands.output_of(shell("sleep 300 & wait")))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+    running.cancel()
+
+    async with asyncio.timeout(20):
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+
 @pytest.mark.parametrize(
     ("line", "code"), [("exit 0", 0), ("exit 1", 1), ("exit 254", 254), ("nonesuch", 127)]
 )

@@ -30,7 +30,7 @@ from jobs.request import Request
 from jobs.secret import Redactor, Secret
 from jobs.store import credentials, tokens
 from jobs.store.store import Store
-from jobs.store.tables import marks
+from jobs.store.tables import marks, runs
 from jobs.store.tokens import SealedTokens
 from jobs.target import Target
 from support.attribution.accounts import MODELS, Account, Holder, World, register
@@ -167,6 +167,7 @@ class _Run:
         self._stage = stage
         self._rng = random.Random(f"run {number} {stage.seed}")
         self._run_id: int | None = None
+        self._tries = 1
         self._drill: Drill | None = None
 
     async def go(self) -> None:
@@ -178,11 +179,19 @@ class _Run:
             self._drill = Drill({main[0].provider: rng.choice(list(ErrorClass))})
         answered = await self._ask(main, through_closed=0.8 < kind < 0.85)
         if answered is None and rng.random() < 0.3:
-            answered = await self._ask(main, tries=2)
+            await self._begin_again()
+            answered = await self._ask(main)
         if answered is not None and rng.random() < 0.15:
             await self._ask(main, purpose=Purpose.REPAIR, first=answered.attempt.target_index)
         if answered is not None and rng.random() < 0.15:
             await self._ask((*self._chain(), *main), purpose=Purpose.TITLE)
+
+    async def _begin_again(self) -> None:
+        """Begin the run's next try: the one before sends nothing more."""
+        self._tries += 1
+        if self._run_id is not None:
+            again = update(runs).where(runs.c.id == self._run_id).values(tries=self._tries)
+            await self._stage.services.store.write(lambda connection: connection.execute(again).rowcount)
 
     def _chain(self) -> tuple[Target, ...]:
         """Return a chain in any spelling, with repetitions; what each name means is checked at once."""
@@ -201,12 +210,12 @@ class _Run:
         return tuple(targets[:LONGEST_CHAIN])
 
     async def _ask(self, targets: tuple[Target, ...], **fields: Any) -> Answered | None:
-        rng, tries = self._rng, fields.pop("tries", 1)
+        rng = self._rng
         call = Call(
             targets,
             clock.monotonic() + rng.choice((0.5, 2, 5)),
             run_id=self._run_id,
-            tries=tries,
+            tries=self._tries,
             shrink=self._shrink if rng.random() < 0.7 else None,
             fallback_on=frozenset({ErrorClass.CONTENT_FILTER} if rng.random() < 0.5 else ()),
             repeat_safe=rng.random() < 0.5,
