@@ -25,7 +25,7 @@ demo: $(STAMP) ## run the main job: a login that has expired, a fallback, the le
 
 test: $(STAMP) postgresql ## run all tests, a file to a worker (WORKERS=1: one after the other)
 	$(BIN)/python -m pytest --numprocesses $(or $(WORKERS),3) --dist loadfile --no-loadscope-reorder $(or $(PYTEST),--ignore $(S17))
-	$(if $(PYTEST),,$(BIN)/python -m pytest $(S17))
+	$(if $(PYTEST),,$(BIN)/python -m pytest $(S17) --s17-requests 50000)
 
 postgresql: $(STAMP) ## is there a PostgreSQL server for the tests? else unpack Debian's into .venv, installing nothing
 	@$(BIN)/python tests/support/postgres.py
