@@ -8,6 +8,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from jobs.credential import SecretReference
+from jobs.delivery_state import Deliver
 from jobs.errors import ErrorClass
 from jobs.request import Parameters
 from jobs.run import Concurrency
@@ -82,7 +84,8 @@ class Job:
 
     `compression` is there exactly where `on_overflow` is `compress`. Of the jobs in `context_from` the
     newest outputs go into the prompt; a success of one in `after` makes a run of this one. Where there is a
-    `prompt_file`, `prompt` is empty until a run reads it; `system_file` likewise.
+    `prompt_file`, `prompt` is empty until a run reads it; `system_file` likewise. `heartbeat` is a URL, which
+    is kept like a secret: whoever knows it can say that the job is alive.
     """
 
     name: str
@@ -113,6 +116,8 @@ class Job:
     max_tokens_per_day: int | None = None
     silent_when: str | None = None
     pause_after_failures: int | None = None
+    deliver: tuple[Deliver, ...] = ()
+    heartbeat: SecretReference | None = None
 
     @property
     def targets(self) -> tuple[Target, ...]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+from jobs.alert import AlertKind, Notice
 from jobs.attempt import Purpose
 from jobs.errors import ErrorClass
 from jobs.run import ClaimedRun, Outcome
@@ -183,6 +184,33 @@ class GrantEnding:
 
 
 @dataclass(frozen=True, slots=True)
+class DeliverySettled:
+    """A delivery was tried; `outcome` is `delivered`, `retried` (at `again_at`), or `failed` for good."""
+
+    delivery_id: int
+    target: str
+    outcome: str
+    attempts: int
+    run_id: int | None = None
+    alert_id: int | None = None
+    again_at: datetime | None = None
+    why: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AlertTold:
+    """An alert was opened, reminded of, or is over: `notice`. Who is told is another matter."""
+
+    kind: AlertKind
+    notice: Notice
+    message: str
+    job: str | None = None
+    provider: str | None = None
+    credential: str | None = None
+    run_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class WriteFailed:
     """The database refused a write; `kind` is `full`, `locked`, `readonly`, `unreachable` or `other`."""
 
@@ -208,6 +236,8 @@ Event = (
     | AttributionWasRefused
     | RefreshSettled
     | GrantEnding
+    | DeliverySettled
+    | AlertTold
     | WriteFailed
 )
 Listener = Callable[[Event], None]

@@ -7,6 +7,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Self
 
+from jobs.delivery_state import Deliver
 from jobs.errors import ErrorClass
 from jobs.request import Usage
 
@@ -193,10 +194,15 @@ class Follower:
 
 @dataclass(frozen=True, slots=True)
 class Consequences:
-    """What a run's end brings about, besides itself, in the same transaction."""
+    """What a run's end brings about, besides itself, in the same transaction.
+
+    `titled`: a title is sought after a success, and what is delivered waits for it a while.
+    """
 
     followers: tuple[Follower, ...] = ()
     pause_after_failures: int | None = None
+    deliver: tuple[Deliver, ...] = ()
+    titled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from sqlalchemy import Connection, inspect, text
 
 from jobs.errors import Unavailable
 
-REVISION = "0003"
+REVISION = "0004"
 
 
 class OtherRevision(Unavailable):

@@ -1,4 +1,4 @@
-"""The tables of processes, jobs, runs and deliveries."""
+"""The tables of processes, jobs and runs."""
 
 from sqlalchemy import (
     JSON,
@@ -168,23 +168,11 @@ runs = Table(
         sqlite_where=text("finished_at IS NULL"),
         postgresql_where=text("finished_at IS NULL"),
     ),
+    Index(
+        "ix_runs_abandoned",
+        "finished_at",
+        sqlite_where=text("state = 'abandoned'"),
+        postgresql_where=text("state = 'abandoned'"),
+    ),
     sqlite_autoincrement=True,
-)
-
-deliveries = Table(
-    "deliveries",
-    metadata,
-    Column("id", Integer, primary_key=True),
-    Column("run_id", Integer, ForeignKey("runs.id", ondelete="CASCADE"), nullable=False),
-    Column("target", Text, nullable=False),
-    Column("state", Text, nullable=False),
-    Column("idempotency_key", Text, nullable=False, unique=True),
-    Column("attempts", Integer, nullable=False, server_default="0"),
-    Column("next_attempt_at", UtcDateTime),
-    Column("last_error", Text),
-    Column("created_at", UtcDateTime, nullable=False),
-    Column("finished_at", UtcDateTime),
-    one_of("state", ("pending", "delivered", "failed")),
-    CheckConstraint("(state = 'pending') = (finished_at IS NULL)", name="final_is_finished"),
-    Index("ix_deliveries_run", "run_id"),
 )

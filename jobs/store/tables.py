@@ -2,11 +2,13 @@
 
 from jobs.store.columns import UtcDateTime, metadata
 from jobs.store.credential_tables import attempts, credentials, marks, tokens
-from jobs.store.run_tables import SCHEDULED, deliveries, instances, jobs, runs, schedule_periods
+from jobs.store.delivery_tables import alerts, deliveries
+from jobs.store.run_tables import SCHEDULED, instances, jobs, runs, schedule_periods
 
 __all__ = [
     "SCHEDULED",
     "UtcDateTime",
+    "alerts",
     "attempts",
     "credentials",
     "deliveries",

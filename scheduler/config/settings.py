@@ -8,8 +8,10 @@ from pathlib import Path
 from types import MappingProxyType
 from zoneinfo import ZoneInfo
 
+from jobs.alert import AlertPolicy
 from jobs.credential import SecretReference
 from jobs.definition import Job
+from jobs.delivery.target import DeliveryTarget, references_of
 from jobs.names import ProviderName
 from jobs.providers.registry import Registry
 from jobs.target import Target
@@ -109,11 +111,19 @@ class Settings:
     job_timeout: timedelta = timedelta(minutes=10)
     warnings: tuple[str, ...] = ()
     follows_machine_zone: bool = False
+    delivery: Mapping[str, DeliveryTarget] = field(default_factory=lambda: MappingProxyType({}))
+    alerts: AlertPolicy = AlertPolicy()
     files: bytes = field(default=b"", repr=False, compare=False)
 
     def asked_providers(self) -> list[ProviderName]:
         """Return the providers whom jobs ask, helpers of theirs included, in order of names."""
         return sorted({target.provider for job in self.jobs.values() for target in job.job.targets})
+
+    def delivery_references(self) -> tuple[SecretReference, ...]:
+        """Return every secret that deliveries and heartbeats refer to."""
+        named = [each for target in self.delivery.values() for each in references_of(target)]
+        beats = [job.job.heartbeat for job in self.jobs.values()]
+        return tuple(dict.fromkeys([*named, *(each for each in beats if each is not None)]))
 
     def targets(self) -> tuple[Target, ...]:
         """Return every target that a chain names: the main one, the jobs' and the auxiliary tasks'."""

@@ -1,0 +1,1 @@
+"""Delivery: results and notices on their way to where people read them. A delivery never changes a run."""
