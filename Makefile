@@ -6,7 +6,7 @@ PEERS := .venv-bench
 STAMP := $(VENV)/installed
 S17 := tests/acceptance/test_s17_attribution.py# two processes of its own: it runs alone
 
-.PHONY: help demo test postgresql s17 crash bench check format lint types imports migrations wheel clean install fix
+.PHONY: help demo test debian postgresql s17 crash soak bench check format lint types imports migrations wheel clean install fix
 
 help: ## say what can be made
 	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -23,12 +23,15 @@ install: $(STAMP) ## make .venv with promptd and what its tests need
 demo: $(STAMP) ## run the main job: a login that has expired, a fallback, the ledger (Ctrl-C ends it)
 	@$(BIN)/promptd demo $(DEMO)
 
-test: $(STAMP) postgresql ## run all tests, a file to a worker (WORKERS=1: one after the other)
+test: $(STAMP) debian ## run all tests, a file to a worker (WORKERS=1: one after the other)
 	$(BIN)/python -m pytest --numprocesses $(or $(WORKERS),3) --dist loadfile --no-loadscope-reorder $(or $(PYTEST),--ignore $(S17))
 	$(if $(PYTEST),,$(BIN)/python -m pytest $(S17) --s17-requests 50000)
 
-postgresql: $(STAMP) ## is there a PostgreSQL server for the tests? else unpack Debian's into .venv, installing nothing
-	@$(BIN)/python tests/support/postgres.py
+debian: $(STAMP) ## what the tests need of Debian (PostgreSQL, Prometheus, systemd-nspawn): unpacked into .venv, installing nothing
+	@$(BIN)/python tests/support/debian.py
+
+postgresql: $(STAMP) ## of these the PostgreSQL server alone
+	@$(BIN)/python tests/support/debian.py postgresql
 
 check: format lint types imports test ## everything that CI checks
 
@@ -57,6 +60,9 @@ s17: $(STAMP) ## run S17, a mark belongs to the attempt that earned it, for long
 
 crash: $(STAMP) ## kill daemons at named points and at random, and balance the books: make crash N=500 SEED=7
 	cd tests && $(abspath $(BIN))/python -m support.crash --rounds $(or $(N),40) --seed $(or $(SEED),7)
+
+soak: $(STAMP) ## a daemon with 1,000 jobs amid faults, reloads and restarts: make soak SECONDS=3600
+	cd tests && $(abspath $(BIN))/python -m support.soak --seconds $(or $(SECONDS),90)
 
 migrations: $(STAMP) ## do the migrations lead to the tables of the code?
 	$(BIN)/python -m pytest --quiet tests/integration/test_migrations.py

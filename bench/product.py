@@ -34,9 +34,10 @@ from scheduler.app import App, ensure_database, open_app
 from scheduler.config import loader
 from scheduler.config.settings import Settings
 from scheduler.daemon import Daemon
-from scheduler.metrics import Metrics
+from scheduler.metrics import Known, Metrics
 from scheduler.planning import key_of
 from scheduler.sd_notify import Notifier
+from scheduler.state import known_of
 from scheduler.worker_pool import WorkerPool
 
 KEY = {"BENCH_KEY": "sk-bench-0123456789"}
@@ -56,8 +57,7 @@ def settings_in(directory: Path, text: str) -> Settings:
 async def opened(settings: Settings) -> AsyncIterator["Product"]:
     """Open the parts as the daemon does, with its listeners: events are logged and counted."""
     redactor, events = Redactor(), Events(logs.hear)
-    providers = {target.provider for target in settings.targets()}
-    metrics = Metrics(version=__version__, job_names=settings.jobs, providers=sorted(providers))
+    metrics = Metrics(version=__version__, known=known_of(settings))
     events.listen(metrics.hear)
     with _logging(settings, redactor):
         async with open_app(settings, environ=KEY, kind="daemon", events=events, redactor=redactor) as app:
@@ -186,7 +186,7 @@ async def run_stubbed_daemon(
 ) -> None:
     """Run the daemon for so long, with nobody to ask; `hear` is told its events as they come."""
     events, redactor = Events(logs.hear), Redactor()
-    metrics = Metrics(version=__version__, job_names=settings.jobs, providers=())
+    metrics = Metrics(version=__version__, known=Known(jobs=settings.jobs))
     events.listen(metrics.hear)
     events.listen(hear)
     with _logging(settings, redactor):

@@ -1,31 +1,41 @@
-"""Events and the database as Prometheus figures; gauges of state are read when scraped."""
+"""Events as Prometheus figures. Label sets that configuration and closed lists know begin at 0."""
 
 import platform
-from collections import Counter as Tally
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
+from itertools import product
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
+from jobs import clock
+from jobs.attempt import Purpose
 from jobs.errors import ErrorClass
 from jobs.events import (
     AttemptSettled,
     AttributionWasRefused,
+    DeliverySettled,
     Event,
     FellBack,
     RefreshSettled,
     RunClaimed,
     RunDecided,
     RunFinished,
+    RunRecovered,
     RunStarted,
     WriteFailed,
 )
-from jobs.mark import Status
-from jobs.run import RunState
+from jobs.run import REASONS, RunState
+from scheduler.figures import Snapshot, State
+from scheduler.tally import Tally
 
+NONE = "none"
+REFRESH_OUTCOMES = ("succeeded", "adopted")
+DELIVERY_OUTCOMES = ("delivered", "retried", "failed")
+DATABASE_TROUBLES = ("full", "locked", "readonly", "io", "unreachable", "other")
+_TIMED = (RunState.SUCCEEDED, RunState.FAILED, RunState.TIMED_OUT, RunState.CANCELLED, RunState.SKIPPED)
+_CLASSES = (NONE, *ErrorClass)
+_HTTP_STATUSES = range(100, 600)
 _LATENESS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _DURATION = (0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
 _LATENCY = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -33,150 +43,51 @@ _WRITE = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 
 
 @dataclass(frozen=True, slots=True)
-class CredentialFigure:
-    """One credential as it stands now; `resets_at` None where no time is known or none is needed."""
+class Known:
+    """The names that a configuration knows: label sets of these begin at 0.
 
-    provider: str
-    label: str
-    status: Status
-    resets_at: datetime | None = None
-    token_expires_at: datetime | None = None
+    `logins` are the providers with one, `ways` the pairs of providers that a chain may lead from and to.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class JobFigure:
-    """One job as it stands now."""
-
-    name: str
-    next_run_at: datetime | None
-    last_success_at: datetime | None
-    last_start_at: datetime | None
-    consecutive_failures: int
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What a scrape reads from the database and the daemon."""
-
-    jobs: tuple[JobFigure, ...] = ()
-    credentials: tuple[CredentialFigure, ...] = ()
-    jobs_held: int = 0
-    jobs_paused: int = 0
-    runs_in_progress: int = 0
-    planner_beat_at: datetime | None = None
-
-
-@dataclass(eq=False)
-class _State(Collector):
-    """Turns the newest snapshot into figures."""
-
-    snapshot: Snapshot = field(default_factory=Snapshot)
-    runs: Tally[tuple[str, str]] = field(default_factory=Tally)
-
-    def collect(self) -> Iterable[Metric]:
-        """Asked by the registry at each scrape."""
-        yield from self._of_runs()
-        yield from self._of_jobs()
-        yield from self._of_credentials()
-        yield from self._of_daemon()
-
-    def _of_runs(self) -> Iterable[Metric]:
-        # Not a Counter object: that adds a _created series for each job, which nobody asked for.
-        total = CounterMetricFamily("promptd_runs", "Runs that ended, by job.", labels=["job", "state"])
-        for (job, state), count in sorted(self.runs.items()):
-            total.add_metric([job, state], count)
-        yield total
-
-    def _of_jobs(self) -> Iterable[Metric]:
-        times = {
-            "job_next_run_timestamp_seconds": ("When the job is due next.", "next_run_at"),
-            "job_last_success_timestamp_seconds": ("When the job last succeeded.", "last_success_at"),
-            "job_last_start_timestamp_seconds": ("When a run of the job last started.", "last_start_at"),
-        }
-        for name, (words, attribute) in times.items():
-            gauge = GaugeMetricFamily(f"promptd_{name}", words, labels=["job"])
-            for job in self.snapshot.jobs:
-                moment: datetime | None = getattr(job, attribute)
-                if moment is not None:
-                    gauge.add_metric([job.name], moment.timestamp())
-            yield gauge
-        failures = GaugeMetricFamily(
-            "promptd_job_consecutive_failures", "Failed runs of the job in a row.", labels=["job"]
-        )
-        for job in self.snapshot.jobs:
-            failures.add_metric([job.name], job.consecutive_failures)
-        yield failures
-
-    def _of_credentials(self) -> Iterable[Metric]:
-        status = GaugeMetricFamily(
-            "promptd_credential_status",
-            "1 for the status that a credential has.",
-            labels=["provider", "credential", "status"],
-        )
-        opens = GaugeMetricFamily(
-            "promptd_credential_reset_timestamp_seconds",
-            "When a closed credential opens again.",
-            labels=["provider", "credential"],
-        )
-        expires = GaugeMetricFamily(
-            "promptd_oauth_token_expiry_timestamp_seconds",
-            "When a login's access token ends.",
-            labels=["provider", "credential"],
-        )
-        usable: Tally[str] = Tally()
-        for each in self.snapshot.credentials:
-            usable[each.provider] += each.status is Status.OK
-            for known in Status:
-                status.add_metric([each.provider, each.label, known], float(each.status is known))
-            if each.resets_at is not None:
-                opens.add_metric([each.provider, each.label], each.resets_at.timestamp())
-            if each.token_expires_at is not None:
-                expires.add_metric([each.provider, each.label], each.token_expires_at.timestamp())
-        count = GaugeMetricFamily(
-            "promptd_provider_usable_credentials", "Credentials that are open now.", labels=["provider"]
-        )
-        for provider, number in sorted(usable.items()):
-            count.add_metric([provider], number)
-        yield from (status, opens, expires, count)
-
-    def _of_daemon(self) -> Iterable[Metric]:
-        figures = {
-            "jobs_held": ("Jobs held until a provider opens.", self.snapshot.jobs_held),
-            "jobs_paused": ("Jobs that an operator paused.", self.snapshot.jobs_paused),
-            "runs_in_progress": ("Runs that a worker has in hand.", self.snapshot.runs_in_progress),
-        }
-        for name, (words, value) in figures.items():
-            yield GaugeMetricFamily(f"promptd_{name}", words, value=value)
-        beat = self.snapshot.planner_beat_at
-        if beat is not None:
-            yield GaugeMetricFamily(
-                "promptd_planner_heartbeat_timestamp_seconds",
-                "When planning last woke up.",
-                value=beat.timestamp(),
-            )
+    jobs: Iterable[str] = ()
+    providers: Iterable[str] = ()
+    logins: Iterable[str] = ()
+    ways: Iterable[tuple[str, str]] = ()
+    targets: Iterable[str] = ()
 
 
 class Metrics:
-    """Listens to events; holds the registry that `/metrics` shows."""
+    """Listens to events; holds the registry that `/metrics` shows.
 
-    def __init__(self, *, version: str, job_names: Iterable[str], providers: Iterable[str]) -> None:
+    Counters count what this process has done; what state there is, a snapshot says.
+    """
+
+    def __init__(self, *, version: str, known: Known) -> None:
         self.registry = CollectorRegistry()
-        self._state = _State()
-        self._make_counters()
+        self._state = State()
+        self._make_tallies()
         self._make_histograms()
         self.registry.register(self._state)
+        ProcessCollector(namespace="promptd", registry=self.registry)
         info = Gauge("promptd_build_info", "Versions.", ["version", "python"], registry=self.registry)
         info.labels(version, platform.python_version()).set(1)
+        self._refused = Counter(
+            "promptd_attribution_refused_total",
+            "Marks refused by the store; a bug if above 0.",
+            registry=self.registry,
+        )
         self._reload_ok = self._gauge(
             "config_last_reload_successful", "1 when the configuration that was read last is in force."
         )
         self._reload_at = self._gauge(
             "config_last_reload_timestamp_seconds", "When the configuration in force was read."
         )
-        self._begin_at_zero(job_names, providers)
+        self.reloaded(ok=True, at=clock.utcnow())  # a daemon only starts with one that has no faults
+        self._begin_at_zero()
+        self.know(known)
 
-    def take(self, snapshot: Snapshot) -> None:
-        """Show this state at the next scrape."""
+    def take(self, snapshot: Snapshot | None) -> None:
+        """Show this state at the next scrape; None: it is not known."""
         self._state.snapshot = snapshot
 
     def hear(self, event: Event) -> None:
@@ -189,24 +100,36 @@ class Metrics:
             case RunDecided(job, _, state, reason, count):
                 self._ended(job, state, reason, count)
             case RunFinished(run, outcome, seconds):
-                self._ended(run.job, outcome.state, outcome.reason or "", 1)
+                self._ended(run.job, outcome.state, outcome.reason)
                 self._run_duration.labels(outcome.state).observe(seconds)
+            case RunRecovered(run, outcome):
+                self._ended(run.job, outcome.state, outcome.reason)
             case AttemptSettled():
                 self._attempt(event)
             case FellBack(_, from_provider, to_provider, error_class):
-                self._fallbacks.labels(from_provider, to_provider, error_class).inc()
+                self._fallbacks.add(from_provider, to_provider, error_class)
             case RefreshSettled(provider, _, outcome):
-                self._refreshes.labels(provider, outcome).inc()
+                self._refreshes.add(provider, outcome)
             case AttributionWasRefused():
                 self._refused.inc()
+            case DeliverySettled(target=target, outcome=outcome):
+                self._deliveries.add(target, outcome)
             case WriteFailed(kind, _):
-                self._db_errors.labels(kind).inc()
+                self.database_failed(kind)
             case _:
                 return
 
-    def know(self, job_names: Iterable[str], providers: Iterable[str]) -> None:
-        """Let the figures of these jobs and providers begin at 0, where they have not begun yet."""
-        self._begin_at_zero(job_names, providers)
+    def know(self, known: Known) -> None:
+        """Let the figures of these jobs, providers and targets begin at 0, where they have not begun yet."""
+        self._runs.begin(product(known.jobs, ("succeeded", "other")))
+        self._fallbacks.begin((*way, each) for way, each in product(known.ways, ErrorClass))
+        self._refreshes.begin(product(known.logins, (*REFRESH_OUTCOMES, *ErrorClass)))
+        self._deliveries.begin(product(known.targets, DELIVERY_OUTCOMES))
+        for provider in known.providers:
+            self._attempts.begin(product((provider,), Purpose, _CLASSES))
+            self._tokens.begin(product((provider,), ("input", "output")))
+            self._unclassified.begin([(provider, NONE)])
+            self._latency.labels(provider)
 
     def reloaded(self, *, ok: bool, at: datetime) -> None:
         """Note a reload of the configuration, and whether it is in force."""
@@ -218,29 +141,33 @@ class Metrics:
         """Note how long a group of writes took."""
         self._db_write.observe(seconds)
 
-    def _ended(self, job: str, state: str, reason: str, count: int) -> None:
-        kind = "succeeded" if state == RunState.SUCCEEDED else "other"
-        self._state.runs[(job, kind)] += count
-        self._outcomes.labels(state, reason).inc(count)
+    def database_failed(self, kind: str) -> None:
+        """Count a trouble of the database; its kinds are those of `jobs.store.engine.kind_of`."""
+        self._db_errors.add(kind)
+
+    def _ended(self, job: str, state: str, reason: str | None, count: int = 1) -> None:
+        self._runs.add(job, "succeeded" if state == RunState.SUCCEEDED else "other", count=count)
+        self._outcomes.add(state, reason or "", count=count)
 
     def _attempt(self, event: AttemptSettled) -> None:
-        self._attempts.labels(event.provider, event.purpose, event.error_class or "none").inc()
+        self._attempts.add(event.provider, event.purpose, event.error_class or NONE)
         self._latency.labels(event.provider).observe(event.latency)
         for direction, count in (("input", event.input_tokens), ("output", event.output_tokens)):
             if count:
-                self._tokens.labels(event.provider, direction).inc(count)
+                self._tokens.add(event.provider, direction, count=count)
         if event.error_class is ErrorClass.UNKNOWN:
-            self._unclassified.labels(event.provider, str(event.http_status or "none")).inc()
+            self._unclassified.add(event.provider, _status(event.http_status))
 
-    def _begin_at_zero(self, job_names: Iterable[str], providers: Iterable[str]) -> None:
-        for job in job_names:
-            for kind in ("succeeded", "other"):
-                self._state.runs[(job, kind)] += 0
-        for provider in providers:
-            self._attempts.labels(provider, "main", "none")
+    def _begin_at_zero(self) -> None:
+        """Begin what no configuration has to name."""
+        self._outcomes.begin([(RunState.SUCCEEDED, "")])
+        self._outcomes.begin((state, reason) for state, reasons in REASONS.items() for reason in reasons)
+        self._db_errors.begin((kind,) for kind in DATABASE_TROUBLES)
+        for state in _TIMED:
+            self._run_duration.labels(state)
 
-    def _counter(self, name: str, words: str, *labels: str) -> Counter:
-        return Counter(f"promptd_{name}", words, labels, registry=self.registry)
+    def _tally(self, name: str, words: str, *labels: str) -> Tally:
+        return Tally(f"promptd_{name}", words, *labels, registry=self.registry)
 
     def _gauge(self, name: str, words: str) -> Gauge:
         return Gauge(f"promptd_{name}", words, registry=self.registry)
@@ -248,25 +175,24 @@ class Metrics:
     def _histogram(self, name: str, words: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
         return Histogram(f"promptd_{name}", words, labels, buckets=buckets, registry=self.registry)
 
-    def _make_counters(self) -> None:
-        self._outcomes = self._counter("run_outcomes_total", "Runs that ended, by how.", "state", "reason")
-        self._attempts = self._counter(
+    def _make_tallies(self) -> None:
+        self._runs = self._tally("runs_total", "Runs that ended, by job.", "job", "state")
+        self._outcomes = self._tally("run_outcomes_total", "Runs that ended, by how.", "state", "reason")
+        self._attempts = self._tally(
             "attempts_total", "Requests to providers.", "provider", "purpose", "error_class"
         )
-        self._fallbacks = self._counter(
+        self._fallbacks = self._tally(
             "fallbacks_total", "Chains that went on.", "from_provider", "to_provider", "error_class"
         )
-        self._refreshes = self._counter("oauth_refresh_total", "Refreshes of logins.", "provider", "outcome")
-        self._tokens = self._counter(
-            "tokens_total", "Tokens as providers count them.", "provider", "direction"
-        )
-        self._unclassified = self._counter(
+        self._refreshes = self._tally("oauth_refresh_total", "Refreshes of logins.", "provider", "outcome")
+        self._tokens = self._tally("tokens_total", "Tokens as providers count them.", "provider", "direction")
+        self._unclassified = self._tally(
             "unclassified_errors_total", "Failures that no rule knows.", "provider", "status"
         )
-        self._refused = self._counter(
-            "attribution_refused_total", "Marks refused by the store; a bug if above 0."
+        self._deliveries = self._tally("deliveries_total", "Deliveries that were tried.", "target", "outcome")
+        self._db_errors = self._tally(
+            "db_errors_total", "What the database refused, reads of a scrape included.", "kind"
         )
-        self._db_errors = self._counter("db_errors_total", "Writes that the database refused.", "kind")
 
     def _make_histograms(self) -> None:
         self._run_duration = self._histogram(
@@ -278,21 +204,8 @@ class Metrics:
         self._db_write = self._histogram("db_write_seconds", "One group of writes, commit included.", _WRITE)
 
 
-def job_figures(
-    names: Iterable[str],
-    *,
-    next_runs: Mapping[str, datetime],
-    last: Mapping[str, Mapping[str, datetime | None]],
-    failures: Mapping[str, int],
-) -> tuple[JobFigure, ...]:
-    """Join what is known of each job."""
-    return tuple(
-        JobFigure(
-            name,
-            next_runs.get(name),
-            last.get(name, {}).get("success"),
-            last.get(name, {}).get("start"),
-            failures.get(name, 0),
-        )
-        for name in names
-    )
+def _status(http_status: int | None) -> str:
+    """Return an HTTP status as a label: a provider may answer any number, and labels are closed lists."""
+    if http_status is None:
+        return NONE
+    return str(http_status) if http_status in _HTTP_STATUSES else "other"

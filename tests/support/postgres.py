@@ -2,12 +2,10 @@
 
 import os
 import pwd
-import re
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -18,8 +16,8 @@ from pathlib import Path
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
-PACKAGE = "postgresql-15"
-UNPACKED = Path(sys.prefix) / "postgresql"
+from support.debian import POSTGRESQL, environment
+
 UNPRIVILEGED = "nobody"  # the server refuses to be root's
 PATIENCE = 60.0
 ROLE, PASSWORD = "promptd", "pass:of/promptd"
@@ -27,48 +25,11 @@ ROLE, PASSWORD = "promptd", "pass:of/promptd"
 SETTINGS = ("-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=60")
 
 
-class NotThere(Exception):
-    """There are no programs of a PostgreSQL server, and why."""
-
-
 def programs() -> Path:
     """Return the directory of `initdb` and `postgres`, 15 or later; raises NotThere."""
-    found = [
-        *Path("/usr/lib/postgresql").glob("*/bin/postgres"),
-        *UNPACKED.glob("usr/lib/postgresql/*/bin/postgres"),
-    ]
-    versions = {int(path.parents[1].name): path.parent for path in found if path.parents[1].name.isdigit()}
-    if not versions or max(versions) < 15:
-        raise NotThere(f"no PostgreSQL server: install Debian's {PACKAGE}, or run `make postgresql`")
+    found = POSTGRESQL.root().glob(POSTGRESQL.program)
+    versions = {int(path.parents[1].name): path.parent for path in found}
     return versions.get(15) or versions[max(versions)]
-
-
-def unpack() -> None:
-    """Unpack Debian's package, and what it needs and this machine lacks, where no server is installed.
-
-    Needs no root: nothing is installed. Raises NotThere when the packages cannot be had.
-    """
-    simulate = ("apt-get", "--simulate", "--no-install-recommends", "install", PACKAGE)
-    with tempfile.TemporaryDirectory() as packages:
-        try:
-            lacking = _apt(*simulate)
-        except NotThere:
-            _apt("apt-get", "update")  # a fresh machine has no lists of packages yet; only root may get them
-            lacking = _apt(*simulate)
-        names = re.findall(r"^Inst (\S+)", lacking, re.MULTILINE) or [PACKAGE]
-        _apt("apt-get", "download", *names, cwd=Path(packages))
-        for package in Path(packages).glob("*.deb"):
-            _apt("dpkg-deb", "--extract", str(package), str(UNPACKED))
-
-
-def _apt(*words: str, cwd: Path | None = None) -> str:
-    try:
-        done = subprocess.run(words, cwd=cwd, capture_output=True, text=True, check=True)
-    except FileNotFoundError as exc:
-        raise NotThere(f"no PostgreSQL server, and no {words[0]} to get one") from exc
-    except subprocess.CalledProcessError as exc:
-        raise NotThere(f"no PostgreSQL server, and {' '.join(words[:2])} failed: {exc.stderr}") from exc
-    return done.stdout
 
 
 @dataclass
@@ -127,7 +88,7 @@ class Server:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 _as_nobody([str(self.programs / "postgres"), *words, *SETTINGS]),
-                env=_environment(self.programs),
+                env=environment(_root(self.programs)),
                 cwd=self.directory,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -167,7 +128,7 @@ def _initialise(server: Server) -> None:
     words += ["--pwfile", str(secret), "--auth", "scram-sha-256", "--encoding", "UTF8", "--no-locale"]
     done = subprocess.run(
         _as_nobody([*words, "--no-sync", "--no-instructions"]),
-        env=_environment(server.programs),
+        env=environment(_root(server.programs)),
         cwd=server.directory,
         capture_output=True,
         text=True,
@@ -190,29 +151,16 @@ def _reachable(found: Path, directory: Path) -> Path:
     asked = subprocess.run(_as_nobody(["test", "-x", str(found / "postgres")]), check=False)
     if asked.returncode == 0:
         return found
-    shutil.copytree(UNPACKED, directory / "programs", symlinks=True)
-    return directory / "programs" / found.relative_to(UNPACKED)
+    shutil.copytree(_root(found), directory / "programs", symlinks=True)
+    return directory / "programs" / found.relative_to(_root(found))
 
 
-def _environment(found: Path) -> dict[str, str]:
-    root = found.parents[4]
-    libraries = ":".join(str(path) for path in root.glob("usr/lib/*-linux-gnu*")) if root != Path("/") else ""
-    path = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C.UTF-8"}
-    return {**path, "LD_LIBRARY_PATH": libraries} if libraries else path
+def _root(found: Path) -> Path:
+    """Return the root that the programs are below, as Debian lays its packages out."""
+    return found.parents[4]
 
 
 def _free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
-
-
-if __name__ == "__main__":
-    try:
-        programs()
-    except NotThere:
-        try:
-            unpack()
-            print(f"unpacked Debian's {PACKAGE} into {UNPACKED}")
-        except NotThere as lacking:
-            print(f"{lacking}; the tests that need it are skipped")
