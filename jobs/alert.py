@@ -6,13 +6,14 @@ from enum import StrEnum
 
 
 class AlertKind(StrEnum):
-    """What an alert is about; the first five last until something mends them, the others are told once."""
+    """What an alert is about; the last two are told once, the others last until something mends them."""
 
     JOB_FAILING = "job_failing"
     JOB_HELD = "job_held"
     CREDENTIAL_DEAD = "credential_dead"
     CREDENTIAL_BILLING = "credential_billing"
     LOGIN_ENDING = "login_ending"
+    PROVIDER_KEYLESS = "provider_keyless"
     RUN_ABANDONED = "run_abandoned"
     ATTRIBUTION_REFUSED = "attribution_refused"
 

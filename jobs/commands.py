@@ -1,4 +1,4 @@
-"""A job's own commands: started without a shell and without our secrets, ended whole at their limit.
+"""Commands of jobs and deliveries: without a shell, without our secrets, and ended whole at their limit.
 
 Where this process is killed (SIGKILL, out of memory) nobody is left to end them: a command then runs on until
 it ends by itself, except under systemd, which ends all that a unit has started. Linux could end it with its
@@ -10,10 +10,11 @@ import asyncio
 import codecs
 import os
 import signal
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from types import MappingProxyType
 
 from jobs.credential import SecretReference
 from jobs.definition import Command
@@ -44,6 +45,17 @@ def without_secrets(
     withheld.update(name for row in builtin_rows().values() for name in row.key_env)
     withheld.add(_WHERE_SYSTEMD_KEEPS_SECRETS)
     return {name: value for name, value in environ.items() if name not in withheld}
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What one command gets of its own: standard input, and variables beside those that all have."""
+
+    text: bytes = field(default=b"", repr=False)
+    variables: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+
+
+_NOTHING = Given()
 
 
 class _Listener(asyncio.SubprocessProtocol):
@@ -77,14 +89,15 @@ class Commands:
     environ: Mapping[str, str] = field(repr=False)
     redactor: Redactor
 
-    async def output_of(self, command: Command) -> str:
+    async def output_of(self, command: Command, *, given: Given = _NOTHING) -> str:
         """Return a command's standard output as text, and say in it where it was cut; raises CommandFailed.
 
-        Whatever is no UTF-8 becomes U+FFFD. What the command leaves running in its process group is ended.
+        It need not read what it is given. Whatever is no UTF-8 becomes U+FFFD. What the command leaves
+        running in its process group is ended.
         A secret of ours is taken out before the text says that it was cut, so that one that was cut goes too.
         """
         listener = _Listener(command.max_bytes)
-        code = await self._done(command, listener)
+        code = await self._done(command, listener, given)
         if code != 0:
             raise CommandFailed(f"{_named(command)} {_ending(code)}{self._complaint(listener)}")
         text = await redacted(self.redactor.own, _text(listener, command.max_bytes))
@@ -96,14 +109,14 @@ class Commands:
         What it prints is not kept. What it leaves running in its process group is ended.
         """
         listener = _Listener(0)
-        code = await self._done(command, listener)
+        code = await self._done(command, listener, _NOTHING)
         if not 0 <= code < _FAILED:
             raise CommandFailed(f"{_named(command)} {_ending(code)}{self._complaint(listener)}")
         return code
 
-    async def _done(self, command: Command, listener: _Listener) -> int:
+    async def _done(self, command: Command, listener: _Listener, given: Given) -> int:
         """Run a command to its end, and end what it has left behind; negative: the signal that ended it."""
-        transport = await self._whole(command, listener)
+        transport = await self._whole(command, listener, given)
         try:
             await _ended(listener, command)
         finally:
@@ -112,12 +125,14 @@ class Commands:
         code = transport.get_returncode()
         return -signal.SIGKILL if code is None else code
 
-    async def _whole(self, command: Command, listener: _Listener) -> asyncio.SubprocessTransport:
+    async def _whole(
+        self, command: Command, listener: _Listener, given: Given
+    ) -> asyncio.SubprocessTransport:
         """Start a command, also while it is cancelled: half of a start knows no process group to end.
 
         asyncio would end the first process alone, and wait for whatever that has started.
         """
-        starting = asyncio.ensure_future(self._started(command, listener))
+        starting = asyncio.ensure_future(self._started(command, listener, given))
         try:
             return await asyncio.shield(starting)
         except asyncio.CancelledError:
@@ -127,13 +142,16 @@ class Commands:
                 transport.close()
             raise
 
-    async def _started(self, command: Command, listener: _Listener) -> asyncio.SubprocessTransport:
+    async def _started(
+        self, command: Command, listener: _Listener, given: Given
+    ) -> asyncio.SubprocessTransport:
         words = (*_SHELL, *command.words) if command.shell else command.words
         try:
-            transport, _ = await asyncio.get_running_loop().subprocess_exec(
-                lambda: listener, *words, stdin=asyncio.subprocess.DEVNULL, env=dict(self.environ),
-                start_new_session=True,
-            )  # fmt: skip
+            with _readable(given.text) as stdin:
+                transport, _ = await asyncio.get_running_loop().subprocess_exec(
+                    lambda: listener, *words, stdin=stdin, env={**self.environ, **given.variables},
+                    start_new_session=True,
+                )  # fmt: skip
         except (OSError, ValueError) as exc:
             why = (exc.strerror if isinstance(exc, OSError) else None) or "its words cannot be passed on"
             raise CommandFailed(f"{_named(command)} cannot be started: {why}") from exc
@@ -145,6 +163,22 @@ class Commands:
         last = next((line.strip() for line in reversed(lines) if line.strip()), "")
         shown = "".join(each if each.isprintable() else " " for each in last)[:LONGEST_COMPLAINT]
         return f": {shown}" if shown else ""
+
+
+@contextmanager
+def _readable(text: bytes) -> Iterator[int]:
+    """Yield what a command is to read from: a file in memory, which nobody has to feed and no disk holds.
+
+    A pipe would have to be fed for as long as the command runs, and `/dev/stdin` cannot be opened on the
+    socket that asyncio makes of one.
+    """
+    if not text:
+        yield asyncio.subprocess.DEVNULL
+        return
+    with os.fdopen(os.memfd_create("given"), "w+b") as file:
+        file.write(text)
+        file.seek(0)
+        yield file.fileno()
 
 
 async def _ended(listener: _Listener, command: Command) -> None:

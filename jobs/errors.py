@@ -13,11 +13,13 @@ PromptdError
 ├── LoginFailed            a person's login that was not granted
 ├── FenceLost              a write for a run that somebody else has ended or taken over
 ├── AnswerUnfit            no answer fits the schema that the job asks for
+├── Undeliverable          a delivery target did not take what it was sent
 └── ChainExhausted         no target of the chain gave an answer
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 
@@ -120,3 +122,16 @@ class FenceLost(PromptdError):
 
 class NotYet(PromptdError):
     """A run cannot begin: an earlier run of its job has not ended, or its time has not come."""
+
+
+class Undeliverable(PromptdError):
+    """A delivery target did not take what it was sent; the text says why, without any secret.
+
+    `permanent`: sending it again cannot help, until somebody mends what the text says. `retry_after` is how
+    long the other side asks to be left alone, None where it does not say.
+    """
+
+    def __init__(self, why: str, *, permanent: bool = False, retry_after: timedelta | None = None) -> None:
+        self.permanent = permanent
+        self.retry_after = retry_after
+        super().__init__(why)

@@ -57,6 +57,18 @@ class RunRetries:
 
 
 @dataclass(frozen=True, slots=True)
+class AttemptOpened:
+    """A request is committed and about to leave; said in the context of the run that makes it."""
+
+    attempt_id: int
+    run_id: int | None
+    provider: str
+    model: str
+    credential: str
+    purpose: Purpose
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptSettled:
     """A request was answered, or failed; `error_class` is None on success, `latency` in seconds."""
 
@@ -224,6 +236,7 @@ Event = (
     | RunStarted
     | RunFinished
     | RunRetries
+    | AttemptOpened
     | AttemptSettled
     | TargetPassedOver
     | FellBack

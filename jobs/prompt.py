@@ -1,25 +1,24 @@
 """Prompts: sandboxed Jinja2 templates in, the text that a model sees out; and expressions, yes or no out."""
 
-from collections.abc import Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import cache, lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from jinja2 import StrictUndefined, Template, TemplateSyntaxError, meta, nodes
+from jinja2 import Template, TemplateSyntaxError, meta, nodes
 from jinja2 import TemplateError as JinjaError
 from jinja2.exceptions import SecurityError
 from jinja2.parser import Parser
-from jinja2.runtime import Context
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from jobs.errors import TemplateError
+from jobs.sandbox import LONGEST_RENDERING, Sandbox, metered
 from jobs.text import well_formed
 
 NAMES = frozenset({"job", "scheduled_for", "now", "gathered", "context", "last_output", "vars"})
 NAMES_OF_AN_ANSWER = frozenset({"output", "last_output"})
 LONGEST_PROMPT = 2_000_000
-_LARGEST_POWER = 64
+_OF_OTHER_FILES = (nodes.Extends, nodes.FromImport, nodes.Import, nodes.Include)
 _SHORT = 16_000  # characters; the compiled template of one takes some hundred kilobytes
 _FAULTS = (
     JinjaError,
@@ -33,25 +32,9 @@ _FAULTS = (
 )  # what a template's own mistakes raise
 
 
-class _Environment(ImmutableSandboxedEnvironment):
-    """Jinja's sandbox, which also refuses to multiply what would not fit."""
-
-    intercepted_binops = frozenset(("*", "**"))
-
-    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """Compute a product or a power of bounded size."""
-        if operator == "**" and (abs(right) > _LARGEST_POWER or abs(left) > LONGEST_PROMPT):
-            raise SecurityError("a power of this size")
-        for text, times in ((left, right), (right, left)):
-            if isinstance(text, Sized) and isinstance(times, int) and len(text) * times > LONGEST_PROMPT:
-                raise SecurityError(f"a text repeated past {LONGEST_PROMPT:,} characters")
-        return super().call_binop(context, operator, left, right)
-
-
 @cache
-def _environment(zone: ZoneInfo) -> _Environment:
-    # optimized=False: constants are computed while rendering, within bounds, and not while checking
-    environment = _Environment(undefined=StrictUndefined, optimized=False)
+def _environment(zone: ZoneInfo) -> Sandbox:
+    environment = Sandbox()
 
     def localtime(moment: datetime, form: str = "%Y-%m-%d %H:%M %Z") -> str:
         return moment.astimezone(zone).strftime(form)
@@ -65,9 +48,14 @@ def check_template(text: str) -> None:
     environment = _environment(ZoneInfo("UTC"))
     try:
         tree = environment.parse(text)
+        others = next(tree.find_all(_OF_OTHER_FILES), None)
         environment.compile(tree)
     except TemplateSyntaxError as exc:
         raise TemplateError(f"line {exc.lineno}: {exc.message}") from exc
+    except _FAULTS as exc:
+        raise TemplateError("it is too large or too deep; make it simpler") from exc
+    if others is not None:
+        raise TemplateError(f"line {others.lineno}: a template stands alone; put what it includes into it")
     _require_known(tree, environment, NAMES, "prompts have")
 
 
@@ -89,7 +77,8 @@ def holds(text: str, names: Mapping[str, Any]) -> bool:
     environment = _environment(ZoneInfo("UTC"))
     try:
         template = environment.from_string(_tree_of(text, environment))
-        return bool(getattr(template.make_module(dict(names)), _RESULT))
+        with metered(LONGEST_RENDERING):
+            return bool(getattr(template.make_module(dict(names)), _RESULT))
     except SecurityError as exc:
         raise TemplateError(well_formed(f"not allowed in an expression: {exc}")) from exc
     except _FAULTS as exc:
@@ -99,7 +88,7 @@ def holds(text: str, names: Mapping[str, Any]) -> bool:
 _RESULT = "result"
 
 
-def _tree_of(text: str, environment: _Environment) -> nodes.Template:
+def _tree_of(text: str, environment: Sandbox) -> nodes.Template:
     """Return a template that gives an expression's value a name; raises TemplateSyntaxError."""
     parser = Parser(environment, text, state="variable")
     expression = parser.parse_expression()
@@ -111,9 +100,7 @@ def _tree_of(text: str, environment: _Environment) -> nodes.Template:
     return tree
 
 
-def _require_known(
-    tree: nodes.Template, environment: _Environment, known: frozenset[str], whose: str
-) -> None:
+def _require_known(tree: nodes.Template, environment: Sandbox, known: frozenset[str], whose: str) -> None:
     unknown = sorted(meta.find_undeclared_variables(tree) - known - set(environment.globals))
     if unknown:
         raise TemplateError(
@@ -150,22 +137,26 @@ def _remembered(text: str, zone: ZoneInfo) -> Template:
     return _environment(zone).from_string(text)
 
 
-def render(text: str, *, zone: ZoneInfo, names: Mapping[str, Any]) -> str:
+def _bounded(parts: Iterable[str]) -> Iterator[str]:
+    length = 0
+    for part in parts:
+        length += len(part)
+        if length > LONGEST_PROMPT:
+            raise TemplateError(
+                f"the prompt grows past {LONGEST_PROMPT:,} characters; shorten what goes into it"
+            )
+        yield part
+
+
+def render(text: str, *, zone: ZoneInfo, names: Mapping[str, Any], within: float = LONGEST_RENDERING) -> str:
     """Return the rendered text, well-formed: what a template makes up can be sent and written down.
 
-    CPU-bound: call it off the loop.
-    Raises TemplateError for an undefined name, a refused operation, or a result of over 2,000,000 characters.
+    CPU-bound: call it off the loop. `within` is seconds. Raises TemplateError for an undefined name, a
+    refused operation, work that takes longer, or a result of over 2,000,000 characters.
     """
     try:
-        parts: list[str] = []
-        length = 0
-        for part in _compiled(text, zone).generate(**names):
-            length += len(part)
-            if length > LONGEST_PROMPT:
-                raise TemplateError(
-                    f"the prompt grows past {LONGEST_PROMPT:,} characters; shorten what goes into it"
-                )
-            parts.append(part)
+        with metered(within):
+            parts = list(_bounded(_compiled(text, zone).generate(**names)))
     except SecurityError as exc:
         raise TemplateError(well_formed(f"not allowed in a template: {exc}")) from exc
     except _FAULTS as exc:

@@ -208,7 +208,8 @@ async def _title(work: Work, outcome: Outcome) -> str | None:
         try:
             title = await work.helper(work.job.title, Purpose.TITLE).title(outcome.output)
         finally:
-            await asyncio.shield(work.workshop.store.write(runs.give_title, work.run, title))
+            given = work.workshop.store.write(runs.give_title, work.run, title, now=clock.utcnow())
+            await asyncio.shield(given)
     except asyncio.CancelledError:
         return None
     except Exception as exc:  # no title is no failure, and a bug in making one is none of the run's

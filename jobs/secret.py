@@ -3,8 +3,8 @@
 import hmac
 import re
 import threading
-from collections.abc import Iterable, Mapping
-from urllib.parse import quote
+from collections.abc import Iterable, Mapping, Sequence
+from urllib.parse import quote, unquote, unquote_plus
 
 _MASK = "[secret]"
 # Each of these reads a text in a time that grows as its length does, whoever wrote the text: what could be
@@ -18,7 +18,16 @@ _SECRET_HEADER = re.compile(r"(?i)(?:authorization|key|token|secret|password|coo
 _CUT = re.compile(r"(?:\*{2,}+|\.{3,}+|…++|•{2,}+)++(?P<tail>[\w\-.+/=~]*+)")
 _WORD_OF_A_HEADER = re.compile(r"[^\s;,=]{8,}+")
 _SHORTEST_HEADER = 8
+_URL = re.compile(
+    r"(?P<scheme>[^:/?#]*+)://(?:(?P<login>[^/?#]*)@)?(?P<host>[^/?#@]*+)(?P<path>[^?#]*+)"
+    r"(?:\?(?P<query>[^#]*+))?(?:#(?P<fragment>.*+))?",
+    re.DOTALL,
+)
+_SECRET_KEY = re.compile(r"(?i)(?:auth|code|key|pass|password|pwd|secret|sig|signature|token)$")
+_WORD_OF_A_URL = re.compile(r"[A-Za-z][a-z]{0,14}\d{0,2}|[A-Z]{1,12}|\d{1,8}")
+_BETWEEN_WORDS = re.compile(r"[^A-Za-z0-9]+")
 _SHORTEST_REDACTED = 6
+_SHORTEST_PATH = 16
 _SHORT, _MOST_REMEMBERED = 64, 4096
 _SHORTEST_PART = 4
 _PLACEHOLDERS = frozenset(
@@ -80,6 +89,35 @@ def secrets_in_headers(headers: Mapping[str, str]) -> list[Secret]:
     return [Secret(value) for value in found]
 
 
+def secrets_in_url(text: str) -> list[Secret]:
+    """Return the parts of a URL, an Apprise URL too, that may admit somebody, as written and as decoded.
+
+    Those are passwords, values that a query names like one, and each other part of login, path, query and
+    fragment that is no plain word or number: `services`, `v1` or `morning-digest` stand in every log. Where
+    a path has nothing but words it is one as a whole. A host is one where the scheme is not HTTP's and it
+    is no name: Apprise puts tokens there. What is shorter than six characters no redactor takes out.
+    """
+    found = _URL.fullmatch(text)
+    if found is None:
+        return [Secret(text)]
+    user, _, password = (found["login"] or "").partition(":")
+    places = [user, *found["path"].split("/"), found["fragment"] or ""]
+    if found["scheme"].lower() not in ("http", "https"):
+        places += [found["host"], *found["host"].split(":")]
+    pairs = [pair.partition("=") for pair in re.split("[&;]", found["query"] or "")]
+    telling = [password, *(value for name, _, value in pairs if _SECRET_KEY.search(name))]
+    telling += [each for each in (*places, *(value for _, _, value in pairs)) if not _is_words(each)]
+    if all(map(_is_words, found["path"].split("/"))) and len(found["path"]) >= _SHORTEST_PATH:
+        telling.append(found["path"])
+    spelled = (way(each) for each in telling for way in (str, unquote, unquote_plus))
+    return [Secret(each) for each in dict.fromkeys(spelled) if len(each) >= _SHORTEST_REDACTED]
+
+
+def _is_words(text: str) -> bool:
+    pieces = _BETWEEN_WORDS.split(unquote(text))
+    return all(_WORD_OF_A_URL.fullmatch(piece) for piece in pieces if piece)
+
+
 class Redactor:
     """Takes every secret that was ever read in this process out of a text.
 
@@ -90,6 +128,7 @@ class Redactor:
 
     def __init__(self) -> None:
         self._known: tuple[str, ...] = ()
+        self._by_beginning: dict[str, list[str]] = {}
         self._learned: set[str] = set()
         self._learning = threading.Lock()
         self._harmless: set[str] = set()
@@ -106,6 +145,7 @@ class Redactor:
             telling = [text for text in new if _is_telling(text)]
             found = {*self._known, *telling, *(quote(text, safe="", errors="replace") for text in telling)}
             self._known = tuple(sorted(found, key=len, reverse=True))
+            self._by_beginning = _by_beginning(self._known)
             self._learned.update(new)
             self._harmless = set()
 
@@ -128,10 +168,23 @@ class Redactor:
 
     def own(self, text: str) -> str:
         """Return `text` with our own secrets replaced, and nothing else: for a model's words."""
-        for known in self._known:
+        candidates = self._candidates(text)
+        for known in candidates:
             text = text.replace(known, _MASK)
-        begun = self._begun(text, len(text), _SHORTEST_REDACTED)
-        return text if begun == len(text) else text[:begun] + _MASK
+        end = len(text)
+        begun = min((_begun(known, text, end, _SHORTEST_REDACTED, 0) for known in candidates), default=end)
+        return text if begun == end else text[:begun] + _MASK
+
+    def _candidates(self, text: str) -> Sequence[str]:
+        """Return the secrets of which at least the beginning stands in a text, longest first.
+
+        A thousand heartbeats are three thousand secrets: short texts are not searched for each of them.
+        """
+        if len(text) > len(self._known):
+            return self._known
+        pieces = {text[at : at + _SHORTEST_REDACTED] for at in range(len(text) - _SHORTEST_REDACTED + 1)}
+        met = [known for piece in pieces for known in self._by_beginning.get(piece, ())]
+        return sorted(met, key=len, reverse=True)
 
     def _without_parts(self, text: str) -> str:
         """Mask each secret of which the text shows the beginning or the end, with a cut between."""
@@ -152,6 +205,13 @@ class Redactor:
         It begins no earlier than `after`.
         """
         return min((_begun(known, text, end, shortest, after) for known in self._known), default=end)
+
+
+def _by_beginning(known: Iterable[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for each in known:
+        found.setdefault(each[:_SHORTEST_REDACTED], []).append(each)
+    return found
 
 
 def _begun(known: str, text: str, end: int, shortest: int, after: int) -> int:

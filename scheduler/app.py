@@ -11,6 +11,8 @@ from sqlalchemy.exc import DBAPIError
 
 from jobs import clock
 from jobs.commands import Commands, without_secrets
+from jobs.delivery.outgoing import Outgoing
+from jobs.delivery.send import Tools
 from jobs.errors import ConfigError, Fault, SecretUnreadable, Unavailable
 from jobs.events import Events, WriteFailed
 from jobs.providers.chain import Chain
@@ -24,13 +26,16 @@ from jobs.providers.vault import Vault
 from jobs.secret import Redactor, secrets_in_headers
 from jobs.store import instances, revision
 from jobs.store.engine import kind_of, open_engine
+from jobs.store.file_modes import require_private_key
 from jobs.store.revision import revision_of
 from jobs.store.store import Store
 from jobs.workshop import Workshop
-from scheduler import __version__
+from scheduler import __version__, delivery_secrets
 from scheduler.config.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+_MOST_TOLD = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,7 @@ class App:
     workshop: Workshop
     events: Events
     redactor: Redactor
+    tools: Tools
 
 
 def open_vault(settings: Settings, environ: Mapping[str, str], redactor: Redactor) -> Vault:
@@ -70,7 +76,10 @@ def open_vault(settings: Settings, environ: Mapping[str, str], redactor: Redacto
 
 
 def _make_own_key(settings: Settings) -> None:
-    """Write the key that nobody has to name; raises Unavailable where the state directory takes no file."""
+    """Write the key that nobody has to name; raises Unavailable where the state directory takes no file.
+
+    Raises ConfigError where others may read or change the key.
+    """
     if len(settings.secret_keys) != 1 or settings.secret_keys[0].scheme != "file":
         return
     own = Path(settings.secret_keys[0].name)
@@ -82,6 +91,7 @@ def _make_own_key(settings: Settings) -> None:
         raise Unavailable(
             f"cannot write {own}: {exc.strerror}; check state_dir, its owner, and the room on its disk"
         ) from exc
+    require_private_key(own)
 
 
 def rules_of(settings: Settings) -> Rules:
@@ -143,11 +153,31 @@ def _services(settings: Settings, store: Store, vault: Vault, events: Events, re
     )
 
 
-def _joined(settings: Settings, services: Services, instance: int, environ: Mapping[str, str]) -> App:
+def tools_of(
+    settings: Settings, environ: Mapping[str, str], redactor: Redactor, *, outgoing: Outgoing
+) -> Tools:
+    """Return what deliveries are sent with; `outgoing` is its maker's to close."""
+    commands = Commands(without_secrets(environ, settings.registry, settings.withheld()), redactor)
+    return Tools(SecretReader(environ, redactor), redactor, commands, outgoing)
+
+
+def _joined(settings: Settings, services: Services, instance: int, tools: Tools) -> App:
     redactor = services.redactor
-    commands = Commands(without_secrets(environ, settings.registry, settings.secret_keys), redactor)
-    workshop = Workshop(services.store, Chain(services), services.events, redactor, commands, instance)
-    return App(settings, services.store, services, workshop, services.events, redactor)
+    workshop = Workshop(services.store, Chain(services), services.events, redactor, tools.commands, instance)
+    return App(settings, services.store, services, workshop, services.events, redactor, tools)
+
+
+async def _learn_deliveries(
+    settings: Settings, environ: Mapping[str, str], redactor: Redactor, *, tells: bool
+) -> None:
+    """Have the redactor know the secrets of deliveries and heartbeats; with `tells` log what is unusable."""
+    unusable = await asyncio.to_thread(delivery_secrets.learn_all, settings, environ, redactor)
+    for each in unusable[:_MOST_TOLD] if tells else ():
+        logger.warning("%s", each)
+    if tells and len(unusable) > _MOST_TOLD:
+        logger.warning(
+            "%d more secrets of deliveries cannot be used; see `promptd check`", len(unusable) - _MOST_TOLD
+        )
 
 
 async def reconfigured(app: App, settings: Settings, environ: Mapping[str, str]) -> App:
@@ -157,8 +187,10 @@ async def reconfigured(app: App, settings: Settings, environ: Mapping[str, str])
     """
     vault = open_vault(settings, environ, app.redactor)
     await app.store.read(vault.learn_all, settings.registry)
+    await _learn_deliveries(settings, environ, app.redactor, tells=True)
     services = replace(app.services, registry=settings.registry, rules=rules_of(settings), vault=vault)
-    return _joined(settings, services, app.workshop.instance_id, environ)
+    tools = tools_of(settings, environ, app.redactor, outgoing=app.tools.outgoing)
+    return _joined(settings, services, app.workshop.instance_id, tools)
 
 
 @asynccontextmanager
@@ -185,11 +217,14 @@ async def open_app(
     try:
         await store.read(revision.require)
         await store.read(vault.learn_all, settings.registry)
+        await _learn_deliveries(settings, environ, redactor, tells=kind == "daemon")
         instance = await store.write(instances.register, kind=kind, version=__version__, now=clock.utcnow())
         services = _services(settings, store, vault, events, redactor)
+        tools = tools_of(settings, environ, redactor, outgoing=Outgoing(redactor))
         try:
-            yield _joined(settings, services, instance, environ)
+            yield _joined(settings, services, instance, tools)
         finally:
+            await tools.outgoing.close()
             await services.refresher.close()
             await services.client.close()
             await _say_stopped(store, instance)

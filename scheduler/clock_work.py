@@ -17,6 +17,7 @@ from jobs.errors import Unavailable
 LONGEST_WAIT = timedelta(seconds=10)
 RETRY_AFTER = timedelta(seconds=5)
 STALLED_AFTER = 2.0
+LONGEST_LOOK = 120.0  # a database that is locked, or away, ends each of its few steps within 30 s
 _ENTRY = "next-instant"
 
 Look = Callable[[list[str]], Awaitable[Mapping[str, datetime | None]]]
@@ -53,6 +54,7 @@ class ClockWork:
         self._scheduler: AsyncIOScheduler | None = None
         self._expected_at = clock.monotonic()
         self._awake = False
+        self._woken_at = clock.monotonic()
         self._looking: asyncio.Task[None] | None = None
         self.beat_at = clock.utcnow()
 
@@ -88,8 +90,11 @@ class ClockWork:
 
     @property
     def fresh(self) -> bool:
-        """Whether wake-ups come when they are expected."""
-        return self._awake or clock.monotonic() - self._expected_at < 2 * STALLED_AFTER
+        """Whether wake-ups come when they are expected, and end."""
+        now = clock.monotonic()
+        if self._awake:
+            return now - self._woken_at < LONGEST_LOOK
+        return now - self._expected_at < 2 * STALLED_AFTER
 
     def next_instants(self) -> Mapping[str, datetime]:
         """Return the instant that each scheduled job waits for."""
@@ -134,7 +139,7 @@ class ClockWork:
     async def _wake(self) -> None:
         """Begin to look in a task of our own: APScheduler cancels what it runs as it is shut down."""
         if not self._awake:  # a look may take longer than the longest wait: it re-arms when it is done
-            self._awake = True
+            self._awake, self._woken_at = True, clock.monotonic()
             self._looking = asyncio.create_task(self._look_at_due(), name="look")
 
     async def _look_at_due(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from jobs import clock
-from jobs.errors import ConfigError, FenceLost, NotYet, Unavailable
+from jobs.errors import FenceLost, NotYet
 from jobs.events import Events, RunClaimed, RunDecided
 from jobs.providers.early_refresh import EarlyRefresh
 from jobs.run import ClaimedRun, Reason
@@ -22,14 +22,17 @@ from scheduler.app import App, open_app, reconfigured
 from scheduler.clock_work import ClockWork
 from scheduler.config.settings import Settings
 from scheduler.control import Control
+from scheduler.figures import Snapshot
 from scheduler.http_server import HttpServer
 from scheduler.later import Later
 from scheduler.logs import hear
 from scheduler.metrics import Metrics
+from scheduler.outbound import Outbound
 from scheduler.planning import Planning, key_of
 from scheduler.reload import Reloaded, applicable, difference, read_again
+from scheduler.reloads import Reloads
 from scheduler.sd_notify import Notifier
-from scheduler.state import keyless_providers, read_snapshot
+from scheduler.state import StateForScrapes, keyless_providers, known_of, read_snapshot
 from scheduler.steering import Steering
 from scheduler.upkeep import Upkeep
 from scheduler.worker_pool import WorkerPool
@@ -47,6 +50,15 @@ class Daemon:
         self.later = Later(self.workers.submit)
         self._planning = Planning(app, self.workers, self._give_way, watched_since=clock.utcnow())
         self._clock_work = ClockWork(self._planning.look)
+        self._asked_to_stop = asyncio.Event()
+        self._asked_again = asyncio.Event()
+        self._reloads = Reloads(
+            self._reload,
+            notifier=notifier,
+            metrics=metrics,
+            stopping=self._asked_to_stop.is_set,
+            standing=self._standing,
+        )
         self._upkeep = Upkeep(
             app,
             self._planning,
@@ -55,15 +67,12 @@ class Daemon:
             self.later,
             metrics=metrics,
             alive=notifier.watchdog,
-            reload=self.begin_reload,
+            reload=self._reloads.begin,
             go_on=self._go_on_from,
             say=self._say,
         )
         self._early: asyncio.Task[None] | None = None
-        self._asked_to_stop = asyncio.Event()
-        self._asked_again = asyncio.Event()
-        self._reloading = asyncio.Lock()
-        self._reloads: set[asyncio.Task[Reloaded]] = set()
+        self._outbound = Outbound(app)
         self._planned = False
         self._http = self._make_http()
         self._control = Control(app.settings.state_dir, verbs=Steering(self), environ=environ)
@@ -98,28 +107,14 @@ class Daemon:
         self._asked_to_stop.set()
         self._planning.close()
         self._upkeep.drain()
+        self._outbound.close()
 
     async def reload(self) -> Reloaded:
         """Read the configuration again and apply it job by job; one that has faults changes nothing.
 
         Raises Unavailable when the daemon stops.
         """
-        async with self._reloading:
-            if self.stopping:
-                raise Unavailable("the daemon is stopping; what it starts with next time is read then")
-            self._notifier.reloading(monotonic_usec=int(clock.monotonic() * 1_000_000))
-            try:
-                done = await self._reload()
-            except ConfigError as exc:
-                done = Reloaded(faults=exc.faults)
-                for fault in exc.faults:
-                    logger.error("not reloaded: %s", fault)
-            finally:
-                self._notifier.ready(f"{len(self._planning.names)} jobs scheduled")
-            self._metrics.reloaded(ok=done.ok, at=clock.utcnow())
-            if done.ok:
-                logger.info("reloaded: %s", done)
-            return done
+        return await self._reloads.reload()
 
     async def _reload(self) -> Reloaded:
         old = self.app.settings
@@ -141,8 +136,9 @@ class Daemon:
         self._planning.take(app, states)
         self.app = app
         self._upkeep.take(app)
+        self._outbound.take(app)
         self.workers.limit(app.settings.limits.max_concurrent_runs)
-        self._metrics.know(app.settings.jobs, app.settings.asked_providers())
+        self._metrics.know(known_of(app.settings))
         logging.getLogger().setLevel(app.settings.log_level.upper())
         self._keep_logins_fresh()
 
@@ -158,6 +154,7 @@ class Daemon:
         self._planning.watch_from(clock.utcnow())
         await self._take(self.app)
         await self._upkeep.recover()
+        self._outbound.start()
         keyless = await store.read(
             keyless_providers, self.app.settings, self.app.services.vault, now=clock.utcnow()
         )
@@ -166,37 +163,37 @@ class Daemon:
         self._clock_work.start(await self._planning.look(self._planning.names))
         await self._control.start()
         self._planned = True
-        number = len(self._planning.names)
-        self._notifier.ready(f"{number} jobs scheduled")
+        self._notifier.ready(self._standing())
         where = f", figures on port {self._http.port}" if self._http else ""
-        logger.info("ready: %d jobs scheduled%s", number, where)
+        logger.info("ready: %s%s", self._standing(), where)
 
     async def _end(self) -> None:
         self._notifier.stopping()
         if self._early is not None:
             self._early.cancel()
-        for task in tuple(self._reloads):
-            task.cancel()
+        self._reloads.cancel()
         await self._clock_work.quit()
         until = clock.monotonic() + self.app.settings.limits.drain_timeout.total_seconds()
         cancelled = await self.workers.drain(self.app.settings.limits.drain_timeout)
         if cancelled:
             logger.warning("%d runs did not end within the drain time and were cancelled", cancelled)
-        await self._drain_commands(max(0.0, until - clock.monotonic()))
+        await self._drain_the_rest(max(0.0, until - clock.monotonic()))
+        await self._outbound.stop()
         await self._control.stop()
         if self._http is not None:
             await self._http.stop()
         logger.info("stopped")
 
-    async def _drain_commands(self, seconds: float) -> None:
-        """Let commands end that are carried out here, unless somebody wants the end now."""
-        both = (
-            asyncio.create_task(self._control.drain(seconds), name="drain commands"),
-            asyncio.create_task(self._asked_again.wait(), name="stop now"),
-        )
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        for task in both:
-            task.cancel()
+    async def _drain_the_rest(self, seconds: float) -> None:
+        """Let commands end that are carried out here, and what is being sent arrive.
+
+        Unless somebody wants the end now.
+        """
+        ending = asyncio.gather(self._control.drain(seconds), self._outbound.drain(seconds))
+        asked_again = asyncio.create_task(self._asked_again.wait(), name="stop now")
+        await asyncio.wait((ending, asked_again), return_when=asyncio.FIRST_COMPLETED)
+        for each in (ending, asked_again):
+            each.cancel()
 
     async def _work(self, run: ClaimedRun) -> None:
         job = self.app.settings.jobs.get(run.job)
@@ -225,6 +222,8 @@ class Daemon:
             if done.again is not None:
                 self.later.put([done.again])
             self._go_on_from(done.ended)
+        finally:
+            self._outbound.worked(run.job)
         self.later.ended(run.job)
 
     async def _cancelled_waiting(self, run: ClaimedRun, exc: asyncio.CancelledError) -> None:
@@ -259,6 +258,7 @@ class Daemon:
 
     async def look_at(self, names: Sequence[str]) -> None:
         """Look at these jobs now: something about them has changed."""
+        self._outbound.wake()
         await self._planning.refresh(names)
         self._clock_work.hasten(name for name in names if name in self._planning.names)
 
@@ -268,7 +268,10 @@ class Daemon:
 
     def _say(self, what: str) -> None:
         """Tell the service manager what is special, or how things stand."""
-        self._notifier.status(what or f"{len(self._planning.names)} jobs scheduled")
+        self._notifier.status(what or self._standing())
+
+    def _standing(self) -> str:
+        return f"{len(self._planning.names)} jobs scheduled"
 
     def _make_http(self) -> HttpServer | None:
         listen = self.app.settings.listen
@@ -277,40 +280,27 @@ class Daemon:
         return HttpServer(
             listen,
             registry=self._metrics.registry,
-            refresh=self._refresh_figures,
+            refresh=StateForScrapes(self._metrics, self._read_state).refresh,
             healthy=self._upkeep.healthy,
             ready=self._ready,
         )
 
-    async def _refresh_figures(self) -> None:
+    async def _read_state(self) -> Snapshot:
         app = self.app
-        snapshot = await app.store.read(
+        return await app.store.read(
             read_snapshot,
             app.settings,
             app.services.vault,
             next_runs=self._clock_work.next_instants(),
-            runs_in_progress=self.workers.health().running,
             planner_beat_at=self._clock_work.beat_at,
             now=clock.utcnow(),
         )
-        self._metrics.take(snapshot)
-
-    def begin_reload(self) -> None:
-        """Reload in a task of its own; what comes of it is logged."""
-        task = asyncio.create_task(self.reload(), name="reload")
-        self._reloads.add(task)
-        task.add_done_callback(self._reload_ended)
-
-    def _reload_ended(self, task: "asyncio.Task[Reloaded]") -> None:
-        self._reloads.discard(task)
-        if not task.cancelled() and task.exception() is not None and not self.stopping:
-            logger.error("the reload has failed, and nothing was changed: %r", task.exception())
 
     def _watch_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
-        loop.add_signal_handler(signal.SIGHUP, self.begin_reload)
+        loop.add_signal_handler(signal.SIGHUP, self._reloads.begin)
 
 
 async def run_daemon(
@@ -326,7 +316,7 @@ async def run_daemon(
     `attend` is given the daemon before it starts, to listen to it or stop it; `make_store`: see `open_app`.
     """
     events = Events(hear)
-    metrics = Metrics(version=__version__, job_names=settings.jobs, providers=settings.asked_providers())
+    metrics = Metrics(version=__version__, known=known_of(settings))
     events.listen(metrics.hear)
     async with open_app(
         settings,

@@ -46,6 +46,8 @@ class Aftermath:
         return Consequences(
             tuple(Follower(each.name, bounds_of(each, now=now)) for each in followers),
             job.job.pause_after_failures,
+            job.job.deliver,
+            titled=job.job.title is not None,
         )
 
 

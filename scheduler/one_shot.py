@@ -2,12 +2,15 @@
 
 import asyncio
 import signal
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from jobs import clock
+from jobs.delivery.heartbeat import Heartbeats
+from jobs.delivery.outbox import MARGIN, Outbox, Ways
 from jobs.errors import FenceLost
 from jobs.events import Events, Listener, RunClaimed
 from jobs.providers.call import Drill
@@ -20,6 +23,8 @@ from scheduler.by_hand import add_by_hand
 from scheduler.config.settings import ScheduledJob, Settings
 from scheduler.job_bounds import Aftermath
 
+LAST_PINGS = 5.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LONGEST_WAIT = 15.0  # seconds: a step of the clock is noticed within one wait
 
 
@@ -58,9 +63,49 @@ def run_now(
             settings, environ=environ, kind="command", redactor=redactor, events=events
         ) as app:
             run = await add_by_hand(app, job, trigger=trigger, values=values, retry_of=retry_of, force=force)
-            return await _cancellable(app, job, run, drill)
+            async with _telling(app, job):
+                ended = await _cancellable(app, job, run, drill)
+            if job.job.deliver and not await app.store.read(instances.daemon):
+                await _interruptible(_sent(app, run.id))
+            return ended
 
     return asyncio.run(main())
+
+
+@asynccontextmanager
+async def _telling(app: App, job: ScheduledJob) -> AsyncIterator[None]:
+    """Send the job's heartbeats while the block runs, and give the last ones a moment."""
+    urls = {job.name: job.job.heartbeat} if job.job.heartbeat is not None else {}
+    heartbeats = Heartbeats(urls, secrets=app.tools.secrets, outgoing=app.tools.outgoing)
+    app.events.listen(heartbeats.hear)
+    try:
+        yield
+    finally:
+        await heartbeats.stop(LAST_PINGS)
+
+
+async def _sent(app: App, run_id: int) -> None:
+    """Send once what a run has put into the outbox; where that fails, or takes too long, a daemon goes on."""
+    settings = app.settings
+    zones = {name: job.timezone for name, job in settings.jobs.items()}
+    ways = Ways(settings.delivery, zones, app.tools)
+    outbox = Outbox(app.store, app.events, ways, instance_id=app.workshop.instance_id)
+    longest = max((each.timeout for each in settings.delivery.values()), default=MARGIN) + MARGIN
+    try:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(longest.total_seconds()):
+                await outbox.send_of(run_id)
+    finally:
+        await outbox.stop()
+
+
+async def _interruptible(work: Coroutine[Any, Any, None]) -> None:
+    """Do something that a signal ends; what it leaves is somebody else's."""
+    task = asyncio.create_task(work)
+    for number in _SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 async def _cancellable(app: App, job: ScheduledJob, run: ClaimedRun, drill: Drill | None) -> Ended:
@@ -72,7 +117,7 @@ async def _cancellable(app: App, job: ScheduledJob, run: ClaimedRun, drill: Dril
         heard.set()
         task.cancel(Reason.OPERATOR)
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in _SIGNALS:
         loop.add_signal_handler(number, interrupt)
     try:
         return Ended(run.id, await task, heard.is_set())

@@ -32,6 +32,8 @@ _BESIDE_JOBS: Mapping[str, Callable[[Settings], object]] = MappingProxyType(
         "defaults.timeout": lambda settings: settings.job_timeout,
         "limits": lambda settings: settings.limits,
         "logging.level": lambda settings: settings.log_level,
+        "delivery": lambda settings: settings.delivery,
+        "alerts": lambda settings: settings.alerts,
     }
 )
 """What a reload applies beside jobs; other defaults are told by the jobs that have them."""
@@ -84,7 +86,8 @@ async def read_again(source: Path, environ: Mapping[str, str], *, now: datetime)
 def applicable(old: Settings, new: Settings) -> tuple[Settings, tuple[str, ...]]:
     """Return the new settings with those of the old that only a restart changes, and the keys of these."""
     waits = tuple(key for key, name in FIXED.items() if getattr(old, name) != getattr(new, name))
-    return replace(new, **{name: getattr(old, name) for name in FIXED.values()}), waits
+    fixed = {name: getattr(old, name) for name in FIXED.values()}
+    return replace(new.in_state_dir(old.state_dir), **fixed), waits
 
 
 def difference(old: Settings, new: Settings, waits: tuple[str, ...]) -> Reloaded:

@@ -64,9 +64,10 @@ class Upkeep:
         self._app, self.aftermath = app, Aftermath(app.settings)
 
     def healthy(self) -> dict[str, bool]:
-        """Say whether the scheduling loop and the writer are fresh."""
+        """Say whether the scheduling loop and the writer are fresh; who drains needs no scheduling."""
         writer_age = clock.monotonic() - self._app.store.fresh_at
-        return {"scheduling": self._clock_work.fresh, "writer": writer_age < WRITER_STALE_AFTER}
+        scheduling = self._draining or self._clock_work.fresh
+        return {"scheduling": scheduling, "writer": writer_age < WRITER_STALE_AFTER}
 
     def drain(self) -> None:
         """Only say that this process works, and end what is to be ended: it begins nothing any more."""

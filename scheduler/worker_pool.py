@@ -10,6 +10,7 @@ from datetime import timedelta
 from functools import partial
 
 from jobs.run import ClaimedRun, Reason
+from scheduler.logs import lines_of
 
 Work = Callable[[ClaimedRun], Awaitable[object]]
 CANCEL_TIMEOUT = 5.0
@@ -128,7 +129,8 @@ class WorkerPool:
         self._fill()
 
     async def _guarded(self, run: ClaimedRun) -> None:
-        try:
-            await self._work(run)
-        except Exception:  # the run's end could not be written: said here, settled by the next recovery
-            logger.exception("run %d of %s was not brought to its end", run.id, run.job)
+        with lines_of(run):
+            try:
+                await self._work(run)
+            except Exception:  # the run's end could not be written: said here, settled by the next recovery
+                logger.exception("run %d of %s was not brought to its end", run.id, run.job)

@@ -12,7 +12,14 @@ from typing import Any
 
 import aiohttp
 import httpx2
-from openai import (
+
+from jobs.attempt import Attempt
+from jobs.providers.answer import Answer, Origin, TransportFailure
+from jobs.providers.api_modes import MODES, Mode, sse_events
+from jobs.providers.api_modes.reading import is_a_thicket
+from jobs.providers.header_fields import header_value
+from jobs.providers.registry import Provider
+from jobs.providers.sdk import (
     APIConnectionError,
     APIStatusError,
     APITimeoutError,
@@ -21,13 +28,6 @@ from openai import (
     DefaultAioHttpClient,
     Omit,
 )
-
-from jobs.attempt import Attempt
-from jobs.providers.answer import Answer, Origin, TransportFailure
-from jobs.providers.api_modes import MODES, Mode, sse_events
-from jobs.providers.api_modes.reading import is_a_thicket
-from jobs.providers.header_fields import header_value
-from jobs.providers.registry import Provider
 from jobs.request import Request
 
 LARGEST_BODY = 16 * 1024 * 1024

@@ -103,6 +103,7 @@ class Refresher:
         target: Target,
         *,
         left: timedelta,
+        opened: Callable[[Attempt], None],
         settle: Callable[[Refresh], Awaitable[T]],
     ) -> T:
         """Bring a login to a newer generation than `readable`'s; return what `settle` makes of it.
@@ -111,9 +112,9 @@ class Refresher:
         token that somebody stored is adopted without a request. `settle` writes down what came of it
         before the lease is let go, so that whoever waits finds the new token, or the mark. A run that is
         cancelled meanwhile does not take the refresh with it: an answer on its way would be lost with a
-        token that is spent.
+        token that is spent. `opened` is told of an attempt before it leaves.
         """
-        task = asyncio.create_task(self._refresh(readable, place, target, left, settle))
+        task = asyncio.create_task(self._refresh(readable, place, target, left, opened, settle))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
         return await asyncio.shield(task)
@@ -130,6 +131,7 @@ class Refresher:
         place: Place,
         target: Target,
         left: timedelta,
+        opened: Callable[[Attempt], None],
         settle: Callable[[Refresh], Awaitable[T]],
     ) -> T:
         owner = tokens.new_owner()
@@ -137,7 +139,7 @@ class Refresher:
         if not isinstance(sealed, SealedTokens):
             return await settle(sealed)
         try:
-            return await settle(await self._ask(readable, sealed, place, target))
+            return await settle(await self._ask(readable, sealed, place, target, opened))
         finally:
             await self._store.insist(tokens.release_lease, readable.credential, owner=owner)
 
@@ -154,7 +156,14 @@ class Refresher:
                 return Unanswerable(ErrorClass.AUTH_UNAVAILABLE, refreshed_elsewhere)
             await asyncio.sleep(_LEASE_POLL)
 
-    async def _ask(self, readable: Readable, sealed: SealedTokens, place: Place, target: Target) -> Refresh:
+    async def _ask(
+        self,
+        readable: Readable,
+        sealed: SealedTokens,
+        place: Place,
+        target: Target,
+        opened: Callable[[Attempt], None],
+    ) -> Refresh:
         asked = refresh_request(readable, sealed)
         if isinstance(asked, Unanswerable):
             return asked
@@ -166,6 +175,7 @@ class Refresher:
         )
         if attempt is None:
             return Adopted()
+        opened(attempt)
         form = {"grant_type": "refresh_token", "refresh_token": secret.reveal(), "client_id": client_id}
         started = clock.monotonic()
         answer = await self._client.post_form(token_url, form, timeout=REQUEST_TIMEOUT)

@@ -132,6 +132,7 @@ class Stay:
         progress.request = await progress.call.shrink(progress.request, self._blame.last.error_class)
 
     async def _send(self, attempt: Attempt) -> Completion | Next:
+        self._tell.opened(attempt)
         self._progress.spend()
         self._progress.wait = Wait()
         started = clock.monotonic()
@@ -206,6 +207,7 @@ class Stay:
                     self._place,
                     self._target,
                     left=self._progress.time_left,
+                    opened=self._tell.opened,
                     settle=partial(self._settle_refresh, readable),
                 )
         except TimeoutError:

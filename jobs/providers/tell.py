@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from jobs.attempt import Attempt
 from jobs.events import (
+    AttemptOpened,
     AttemptSettled,
     AttributionWasRefused,
     CredentialMarked,
@@ -28,6 +29,19 @@ class Teller:
     events: Events
     redactor: Redactor
     run_id: int | None
+
+    def opened(self, attempt: Attempt) -> None:
+        """A request is about to leave."""
+        self.events.emit(
+            AttemptOpened(
+                attempt.id,
+                self.run_id,
+                attempt.target.provider,
+                attempt.target.model,
+                attempt.credential.label,
+                attempt.purpose,
+            )
+        )
 
     def settled(
         self,

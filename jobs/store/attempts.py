@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, insert, or_, select, update
+from sqlalchemy.sql.elements import ColumnElement
 
 from jobs.attempt import Attempt, AttemptOutcome, Purpose, Step, Wait
 from jobs.credential import Credential, Use
@@ -38,6 +39,13 @@ _AT_WORK = select(runs.c.id).where(
 _INSERT = insert(attempts).values(ordinal=_NEXT_ORDINAL).returning(attempts.c.id)
 _SETTLE = update(attempts).where(
     attempts.c.id == bindparam("of_attempt"), attempts.c.outcome == AttemptOutcome.SENT
+)
+_UNHEARD = (
+    update(attempts).where(attempts.c.outcome == AttemptOutcome.SENT).values(outcome=AttemptOutcome.UNKNOWN)
+)
+_UNHEARD_OF_RUN = _UNHEARD.where(attempts.c.run_id == bindparam("of_run"))
+_TOKENS = select(func.sum(attempts.c.input_tokens), func.sum(attempts.c.output_tokens)).where(
+    attempts.c.run_id == bindparam("of_run")
 )
 
 
@@ -248,3 +256,19 @@ def failures_in_a_row(connection: Connection, attempt: Attempt, *, at_most: int)
             break
         count += 1
     return count
+
+
+def tokens_of(connection: Connection, run_id: int) -> dict[str, int | None]:
+    """Return what the attempts of a run have used in all, by the names of the run's columns."""
+    row = connection.execute(_TOKENS, {"of_run": run_id}).one()
+    return {"input_tokens": row[0], "output_tokens": row[1]}
+
+
+def hear_no_more(connection: Connection, which: ColumnElement[bool]) -> None:
+    """Settle attempts that are still `sent`: their answers will not come, and may have been paid for."""
+    connection.execute(_UNHEARD.where(which))
+
+
+def hear_no_more_of(connection: Connection, run_id: int) -> None:
+    """Settle a run's attempts that are still `sent`, as `hear_no_more` does."""
+    connection.execute(_UNHEARD_OF_RUN, {"of_run": run_id})

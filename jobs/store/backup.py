@@ -1,14 +1,15 @@
-"""Copies of a SQLite database while all goes on: one snapshot, verified, there whole or not at all."""
+"""Copies of a SQLite database: one snapshot, verified, there whole or not at all; and the way back."""
 
 import os
 import sqlite3
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
 
-from jobs.errors import Unavailable, UsageError
+from jobs.errors import Busy, Unavailable, UsageError
 
 _NOT_OURS = "sqlite_%"
 _OF_A_DATABASE = ("", "-wal", "-shm", "-journal")
@@ -30,20 +31,125 @@ def back_up(database: Path, target: Path) -> Backup:
     not sound, or cannot be written; then `target` is as it was. Raises UsageError for a target that is the
     database itself, or a file that SQLite keeps beside it.
     """
-    if target.resolve() in {Path(f"{database.resolve()}{part}") for part in _OF_A_DATABASE}:
+    if _is_part_of(target, database):
         raise UsageError(f"{target} is the database itself, or a part of it; name another file")
+    try:
+        with _verified(database, target) as (part, rows):
+            return _put(part, target, rows)
+    except (OSError, sqlite3.Error) as exc:
+        raise Unavailable(
+            f"cannot write the backup {target}: {_said(exc)}; check the path and its disk"
+        ) from exc
+
+
+def revision_of_backup(file: Path) -> str:
+    """Return the revision of a database of this program in a file; raises UsageError for anything else."""
+    try:
+        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            (revision,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    except (sqlite3.Error, TypeError) as exc:
+        raise UsageError(f"{file} is no backup of promptd: {exc}") from exc
+    return str(revision)
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """The copy in its new place, and where that is now which was there before."""
+
+    copy: Backup
+    before: Path | None
+
+
+def restore(file: Path, database: Path, *, now: datetime) -> Restored:
+    """Put a verified copy of a file in the place of a database, which is kept beside it under another name.
+
+    Raises Busy while anybody has the database open, Unavailable when the copy is not sound or cannot be made;
+    then the database is as it was. Raises UsageError for a file that is the database itself.
+    """
+    if _is_part_of(file, database):
+        raise UsageError(f"{file} is the database itself, or a part of it; name a backup")
+    try:
+        database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _alone(database), _verified(file, database) as (part, rows):
+            _give(part, database.parent)
+            before = _put_aside(database, now)
+            return Restored(_put(part, database, rows), before)
+    except (OSError, sqlite3.Error) as exc:
+        raise Unavailable(f"cannot restore {file} to {database}: {_said(exc)}; nothing was replaced") from exc
+
+
+@contextmanager
+def _alone(database: Path) -> Iterator[None]:
+    """Keep everybody else out of a database, whose log is emptied; one that SQLite cannot read is let be.
+
+    With a log left beside it, what takes its place would be taken for the older part of that log
+    (sqlite.org/howtocorrupt.html). Raises Busy.
+    """
+    if not database.exists():
+        yield
+        return
+    with closing(_opened(database)) as connection:
+        try:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            (mode,) = connection.execute("PRAGMA journal_mode = DELETE").fetchone()
+            if mode == "delete":
+                connection.execute("BEGIN EXCLUSIVE")
+        except sqlite3.DatabaseError as exc:
+            mode = _broken_or_busy(exc)
+        if mode == "wal":
+            raise _busy(database)
+        yield
+
+
+def _broken_or_busy(error: sqlite3.DatabaseError) -> str:
+    locked = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    return "wal" if locked else "broken"
+
+
+def _busy(database: Path) -> Busy:
+    return Busy(f"{database} is in use; stop the daemon and whoever else has it open, and try again")
+
+
+def _put_aside(database: Path, now: datetime) -> Path | None:
+    """Give a database and what is beside it a second name, and take the first from what is beside it.
+
+    Returns the second name, None where there was nothing.
+    """
+    kept = database.with_name(f"{database.name}.replaced.{now:%Y%m%dT%H%M%S}")
+    found = [end for end in _OF_A_DATABASE if Path(f"{database}{end}").exists()]
+    for end in found:
+        os.link(f"{database}{end}", f"{kept}{end}")
+    _sync(database.parent)
+    for end in found:
+        if end:
+            Path(f"{database}{end}").unlink()
+    return kept if found else None
+
+
+def _is_part_of(file: Path, database: Path) -> bool:
+    return file.resolve() in {Path(f"{database.resolve()}{part}") for part in _OF_A_DATABASE}
+
+
+def _said(error: OSError | sqlite3.Error) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+@contextmanager
+def _verified(source: Path, target: Path) -> Iterator[tuple[Path, dict[str, int]]]:
+    """Copy to a private file beside the target; give it with its rows by table, once it is sound."""
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         _make_private(part)
-        rows = _copied(database, part)
+        rows = _copied(source, part)
         _sync(part)
-        part.replace(target)
-        _sync(target.parent)
-    except (OSError, sqlite3.Error) as exc:
-        said = exc.strerror if isinstance(exc, OSError) else str(exc)
-        raise Unavailable(f"cannot write the backup {target}: {said}; check the path and its disk") from exc
+        yield part, rows
     finally:
         part.unlink(missing_ok=True)
+
+
+def _put(part: Path, target: Path, rows: dict[str, int]) -> Backup:
+    part.replace(target)
+    _sync(target.parent)
     return Backup(target, target.stat().st_size, MappingProxyType(rows))
 
 
@@ -78,6 +184,13 @@ def _counted(connection: sqlite3.Connection) -> dict[str, int]:
 def _make_private(path: Path) -> None:
     path.unlink(missing_ok=True)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+
+
+def _give(path: Path, directory: Path) -> None:
+    """Let a file that root has made be its directory's owner's: root restores for a service's own user."""
+    if os.geteuid() == 0:
+        owner = directory.stat()
+        os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def _sync(path: Path) -> None:

@@ -14,10 +14,17 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from jobs import clock
 from jobs.errors import Unavailable
-from jobs.store import postgresql
+from jobs.store import file_modes, postgresql
 
 BUSY_TIMEOUT_MS = 10_000
 ASKED_AGAIN = (0.0005, 0.0015)  # seconds
+LONGEST_LOG = 16 * 1024 * 1024
+"""Bytes to which the write-ahead log is cut when it begins anew: it has grown while somebody read for long.
+
+The writer does that itself: a checkpoint of another connection would be one more chance for the WAL-reset bug
+of SQLite before 3.51.3 (sqlite.org/wal.html#walresetbug).
+"""
+
 _KINDS = {
     sqlite3.SQLITE_FULL: "full",
     sqlite3.SQLITE_BUSY: "locked",
@@ -31,6 +38,7 @@ _PRAGMAS = (
     "PRAGMA synchronous = FULL",
     "PRAGMA foreign_keys = ON",
     f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}",
+    f"PRAGMA journal_size_limit = {LONGEST_LOG}",
 )
 
 
@@ -39,12 +47,15 @@ def open_engine(url: str, *, writes: bool, connections: int = 1) -> Engine:
 
     A writing SQLite engine begins every transaction with BEGIN IMMEDIATE; a reading one with a plain
     BEGIN; on PostgreSQL `jobs.store.postgresql` does what amounts to the same. Raises Unavailable when the
-    file or its directory cannot be made private, or the server's driver is missing.
+    file or its directory cannot be made, or the server's driver is missing; ConfigError where others may read
+    or change a file that is to be written.
     """
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
         return postgresql.open_server(parsed, writes=writes, connections=connections)
-    _make_private(parsed)
+    path = _made_private(parsed)
+    if writes:
+        file_modes.require_private_database(path)
     engine = create_engine(
         parsed,
         pool_size=connections,
@@ -102,7 +113,7 @@ def _begin_writing(connection: Connection) -> None:
             return
 
 
-def _make_private(url: URL) -> None:
+def _made_private(url: URL) -> Path:
     if not url.database or url.database == ":memory:":
         raise Unavailable("an in-memory database forgets everything; give a file: sqlite:///promptd.db")
     path = Path(url.database)
@@ -113,6 +124,7 @@ def _make_private(url: URL) -> None:
         raise Unavailable(
             f"cannot open the database {path}: {exc.strerror}; check the path and its owner"
         ) from exc
+    return path
 
 
 def kind_of(error: DBAPIError) -> str:

@@ -68,6 +68,14 @@ def is_gone(row: RowMapping, *, now: datetime) -> bool:
     return bool(now - row["heartbeat_at"] > GONE_AFTER)
 
 
+def is_only_daemon(connection: Connection, instance_id: int, *, now: datetime) -> bool:
+    """Say whether no daemon but this one works on this database."""
+    others = select(instances).where(
+        instances.c.kind == "daemon", instances.c.stopped_at.is_(None), instances.c.id != instance_id
+    )
+    return all(is_gone(row, now=now) for row in connection.execute(others).mappings())
+
+
 def daemon(connection: Connection) -> tuple[int, datetime, datetime] | None:
     """Return (process id, started at, last heartbeat) of the newest daemon that has not stopped."""
     row = connection.execute(

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Table, bindparam, case, delete, func, insert, literal, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -14,6 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from jobs.run import FAILED_STATES, RunState
 from jobs.store.tables import UtcDateTime, jobs, schedule_periods
 
+T = TypeVar("T")
 NAMES_A_STATEMENT = 500
 _NOT_HELD = dict.fromkeys(("held_until", "opens_at", "held_by", "hold_key", "hold_reason", "probed_at"))
 _STATE = (
@@ -68,8 +69,8 @@ def insert_or_ignore(dialect: str, table: Table) -> sqlite.Insert | postgresql.I
     return sqlite.insert(table).on_conflict_do_nothing()
 
 
-def in_portions(names: Iterable[str]) -> Iterator[list[str]]:
-    """Yield names in lists that are short enough for one statement."""
+def in_portions(names: Iterable[T]) -> Iterator[list[T]]:
+    """Yield names, or ids, in lists that are short enough for one statement."""
     left = iter(names)
     while portion := list(islice(left, NAMES_A_STATEMENT)):
         yield portion

@@ -8,8 +8,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, func, select
 
+from jobs.delivery_state import DeliveryState
 from jobs.run import RunState
-from jobs.store.tables import attempts, deliveries, jobs, runs
+from jobs.store.jobs import in_portions
+from jobs.store.tables import alerts, attempts, deliveries, jobs, runs
 
 RUNS_A_READ = 200
 
@@ -22,6 +24,16 @@ class RunFilter:
     state: RunState | None = None
     since: datetime | None = None
     provider: str | None = None
+    limit: int | None = 50
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryFilter:
+    """Which deliveries are wanted; None asks for all. `job` is whose run, or whose alert, it is of."""
+
+    state: DeliveryState | None = None
+    job: str | None = None
+    target: str | None = None
     limit: int | None = 50
 
 
@@ -90,6 +102,49 @@ def deliveries_of_each(connection: Connection, run_ids: Sequence[int]) -> dict[i
     return found
 
 
+def list_deliveries(connection: Connection, wanted: DeliveryFilter) -> list[Mapping[str, Any]]:
+    """Return rows of `deliveries`, each with the `job` that it is about, newest first."""
+    query = _WITH_JOB.order_by(deliveries.c.id.desc()).limit(wanted.limit)
+    if wanted.state is not None:
+        query = query.where(deliveries.c.state == wanted.state)
+    if wanted.job is not None:
+        query = query.where(func.coalesce(runs.c.job, alerts.c.job) == wanted.job)
+    if wanted.target is not None:
+        query = query.where(deliveries.c.target == wanted.target)
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def deliveries_by_id(connection: Connection, ids: Sequence[int]) -> list[Mapping[str, Any]]:
+    """Return those of the deliveries that there are, as `list_deliveries` does, oldest first."""
+    found: list[Mapping[str, Any]] = []
+    for portion in in_portions(sorted(ids)):
+        query = _WITH_JOB.where(deliveries.c.id.in_(portion)).order_by(deliveries.c.id)
+        found += [dict(row) for row in connection.execute(query).mappings()]
+    return found
+
+
+_WITH_JOB = (
+    select(deliveries, func.coalesce(runs.c.job, alerts.c.job).label("job"))
+    .outerjoin_from(deliveries, runs, deliveries.c.run_id == runs.c.id)
+    .outerjoin(alerts, deliveries.c.alert_id == alerts.c.id)
+)
+
+
+def notice_of(connection: Connection, delivery_id: int) -> Mapping[str, Any] | None:
+    """Return an alert's row with the words of one of its notices, by that notice's delivery.
+
+    The notice was `written_at` that moment.
+    """
+    words = (deliveries.c.notice, deliveries.c.subject, deliveries.c.body)
+    query = (
+        select(alerts, *words, deliveries.c.created_at.label("written_at"))
+        .join_from(deliveries, alerts, deliveries.c.alert_id == alerts.c.id)
+        .where(deliveries.c.id == delivery_id)
+    )
+    row = connection.execute(query).mappings().one_or_none()
+    return dict(row) if row else None
+
+
 def attempts_by_id(connection: Connection, ids: list[int]) -> list[Mapping[str, Any]]:
     """Return attempts by their ids, oldest first."""
     query = select(attempts).where(attempts.c.id.in_(ids)).order_by(attempts.c.id)
@@ -127,6 +182,12 @@ def open_runs(connection: Connection) -> list[Mapping[str, Any]]:
     """
     rows = connection.execute(select(runs).where(runs.c.finished_at.is_(None))).mappings()
     return sorted(map(dict, rows), key=itemgetter("id"))
+
+
+def number_running(connection: Connection) -> int:
+    """Return how many runs are at work, in whichever process."""
+    query = select(func.count()).where(runs.c.finished_at.is_(None), runs.c.state == RunState.RUNNING)
+    return int(connection.execute(query).scalar_one())
 
 
 def last_of_each(connection: Connection) -> dict[str, Mapping[str, datetime | None]]:

@@ -1,7 +1,8 @@
-"""Bringing a database to the revision of this program: a verified backup first, then one transaction."""
+"""Bringing a database to the revision of this program, or back: a verified backup, then one transaction."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
@@ -11,10 +12,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
+from sqlalchemy import Connection, inspect, text
 
-from jobs.errors import Unavailable
-from jobs.store import postgresql
+from jobs.errors import Unavailable, UsageError
+from jobs.store import in_use, postgresql
 from jobs.store.backup import back_up
 from jobs.store.engine import open_engine, sqlite_path
 from jobs.store.revision import newer
@@ -42,8 +43,7 @@ def upgrade(url: str, *, now: datetime) -> Path | None:
     found = current(url)
     if found == head():
         return None
-    known = {revision.revision for revision in ScriptDirectory.from_config(_config()).walk_revisions()}
-    if found is not None and found not in known:
+    if found is not None and found not in revisions():
         raise Unavailable(newer(found))
     backup = _backup(url, found, now) if found is not None else None
     with _connection(url) as connection:
@@ -51,6 +51,73 @@ def upgrade(url: str, *, now: datetime) -> Path | None:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
     return backup
+
+
+def revisions() -> tuple[str, ...]:
+    """Return every revision that this program knows, the oldest first."""
+    script = ScriptDirectory.from_config(_config())
+    return tuple(reversed([each.revision for each in script.walk_revisions()]))
+
+
+@dataclass(frozen=True, slots=True)
+class WentBack:
+    """From which revision to which, and the backup; `given_up` counts rows that `revision` cannot hold."""
+
+    before: str
+    revision: str
+    backup: Path | None
+    given_up: Mapping[str, int]
+
+
+def go_back(url: str, *, to: str | None, now: datetime) -> WentBack:
+    """Bring a database to an older revision, the one before unless `to` names it; a backup comes first.
+
+    Raises Busy while a process works on the database, UsageError for a revision that is not behind this one,
+    Unavailable for a database that is empty or of a newer program.
+    """
+    with _connection(url) as connection:
+        in_use.require_idle(connection, now=now)
+        found = MigrationContext.configure(connection).get_current_revision()
+    target = _behind(found, to)
+    backup = _backup(url, target.before, now)
+    with _connection(url) as connection:
+        in_use.require_idle(connection, now=now)
+        rows = _counted(connection)
+        config = _config()
+        config.attributes["connection"] = connection
+        command.downgrade(config, target.to)
+        left = _counted(connection)
+    given_up = {table: number - left.get(table, 0) for table, number in rows.items()}
+    return WentBack(
+        target.before, target.to, backup, {table: number for table, number in given_up.items() if number > 0}
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    before: str
+    to: str
+
+
+def _behind(found: str | None, wanted: str | None) -> _Step:
+    """Return the step from a revision to an older one; raises Unavailable, UsageError."""
+    if found is None:
+        raise Unavailable("the database is empty: there is nothing to go back from")
+    if found not in revisions():
+        raise Unavailable(newer(found))
+    older = revisions()[: revisions().index(found)]
+    if not older or (wanted is not None and wanted not in older):
+        known = f"one of {', '.join(older)}" if older else "there is none"
+        raise UsageError(f"{wanted or 'nothing'} is no revision before {found}; {known}")
+    return _Step(found, wanted or older[-1])
+
+
+def _counted(connection: Connection) -> dict[str, int]:
+    names = inspect(connection).get_table_names()
+    return {
+        name: connection.execute(text(f'SELECT count(*) FROM "{name}"')).scalar_one()  # noqa: S608 - our tables
+        for name in names
+    }
 
 
 def require_current(url: str) -> None:

@@ -1,6 +1,5 @@
-"""Removing what need not be kept: old runs with their outputs and attempts, a portion to a transaction."""
+"""Removing what need not be kept: old runs with all that is theirs, and old alerts; a portion at a time."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -9,6 +8,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Select,
+    Table,
     and_,
     delete,
     exists,
@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 
 from jobs.run import RunState, Trigger
-from jobs.store.tables import attempts, deliveries, jobs, marks, runs, schedule_periods, tokens
+from jobs.store.tables import alerts, attempts, deliveries, jobs, marks, runs, schedule_periods, tokens
 
 RUNS_A_PORTION = 200
 
@@ -82,10 +82,39 @@ def prune_attempts(connection: Connection, keep: Keep, *, at_most: int = RUNS_A_
         select(attempts.c.id).where(outside).order_by(attempts.c.id.desc()).offset(keep.runs).limit(1)
     ).scalar_subquery()
     old = or_(attempts.c.id <= boundary, _before(attempts.c.started_at, keep))
-    ids = _ids(connection, select(attempts.c.id).where(outside, old, ~_NAMED), at_most)
-    if ids:
-        connection.execute(delete(attempts).where(attempts.c.id.in_(ids)))
-    return len(ids)
+    return _removed(connection, attempts, and_(outside, old, ~_NAMED), at_most)
+
+
+def prune_alerts(connection: Connection, keep: Keep, *, at_most: int = RUNS_A_PORTION) -> int:
+    """Remove the oldest superfluous notices and alerts that are over; return how many rows.
+
+    What is to be delivered stays, with its alert, and so does an alert that is open.
+    """
+    told = and_(deliveries.c.alert_id.is_not(None), deliveries.c.finished_at.is_not(None))
+    removed = _removed(
+        connection, deliveries, _old(deliveries, deliveries.c.finished_at, told, keep), at_most
+    )
+    over = and_(alerts.c.resolved_at.is_not(None), ~exists().where(deliveries.c.alert_id == alerts.c.id))
+    return removed + _removed(connection, alerts, _old(alerts, alerts.c.resolved_at, over, keep), at_most)
+
+
+def _old(
+    table: Table, ended_at: ColumnElement[Any], ended: ColumnElement[bool], keep: Keep
+) -> ColumnElement[bool]:
+    """Say which of the rows that have ended need not be kept."""
+    boundary = (
+        select(table.c.id).where(ended).order_by(table.c.id.desc()).offset(keep.runs).limit(1)
+    ).scalar_subquery()
+    free = ended_at < keep.all_since if keep.all_since is not None else true()
+    return and_(ended, free, or_(table.c.id <= boundary, _before(ended_at, keep)))
+
+
+def _removed(connection: Connection, table: Table, superfluous: ColumnElement[bool], at_most: int) -> int:
+    ids = select(table.c.id).where(superfluous).order_by(table.c.id).limit(at_most)
+    found = connection.execute(ids).scalars().all()
+    if found:
+        connection.execute(delete(table).where(table.c.id.in_(found)))
+    return len(found)
 
 
 _NAMED = or_(
@@ -125,10 +154,6 @@ def _needed(job: str) -> ColumnElement[bool]:
 
 def _before(column: ColumnElement[Any], keep: Keep) -> ColumnElement[bool]:
     return column < keep.since if keep.since is not None else false()
-
-
-def _ids(connection: Connection, query: Select[int], at_most: int) -> Sequence[int]:
-    return connection.execute(query.order_by(attempts.c.id).limit(at_most)).scalars().all()
 
 
 def _move_horizon(connection: Connection, job: str, until: datetime) -> None:

@@ -11,7 +11,8 @@ from jobs.attempt import AttemptOutcome, Purpose
 from jobs.errors import ErrorClass
 from jobs.run import BY_HAND, ClaimedRun, Consequences, Outcome, Reason, RunState, Served, Trigger
 from jobs.store import instances as instance_verbs
-from jobs.store.runs import Ended, cancel_queued, finish, hear_no_more
+from jobs.store.attempts import hear_no_more
+from jobs.store.runs import Ended, cancel_queued, finish
 from jobs.store.tables import attempts, instances, runs
 
 MOST_CRASHES = 5
@@ -76,7 +77,7 @@ def recover(
             ours.append(_taken(connection, run, instance_id))
         else:
             outcome = _outcome_of(connection, row, judged=run.job in on_gone.judged)
-            consequences = on_gone.consequences(run.job)
+            consequences = replace(on_gone.consequences(run.job), titled=False)  # nobody seeks one now
             done = finish(
                 connection, run, outcome, now=now, consequences=consequences, instance_id=instance_id
             )

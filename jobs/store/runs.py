@@ -6,9 +6,8 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, exists, func, insert, or_, select, update
-from sqlalchemy.sql.elements import ColumnElement
 
-from jobs.attempt import AttemptOutcome, Step
+from jobs.attempt import Step
 from jobs.errors import FenceLost, NotYet
 from jobs.run import (
     COUNTING_TRIGGERS,
@@ -22,12 +21,12 @@ from jobs.run import (
     Trigger,
 )
 from jobs.store import attempts as attempt_verbs
-from jobs.store import claims, holds
+from jobs.store import claims, deliveries, holds
 from jobs.store import jobs as job_verbs
 from jobs.store.claims import NewRun
 from jobs.store.followers import follow
 from jobs.store.holds import NewHold
-from jobs.store.tables import UtcDateTime, attempts, runs
+from jobs.store.tables import UtcDateTime, runs
 from jobs.target import Target
 
 
@@ -162,13 +161,6 @@ _AT_WORK = update(runs).where(
 """Writes the columns that it is given, while this try of the run is at work: the fence."""
 
 _REQUEUE = _AT_WORK.returning(runs.c.cancel_requested)
-_UNHEARD = (
-    update(attempts).where(attempts.c.outcome == AttemptOutcome.SENT).values(outcome=AttemptOutcome.UNKNOWN)
-)
-_UNHEARD_OF_RUN = _UNHEARD.where(attempts.c.run_id == bindparam("of_run"))
-_TOKENS = select(func.sum(attempts.c.input_tokens), func.sum(attempts.c.output_tokens)).where(
-    attempts.c.run_id == bindparam("of_run")
-)
 
 
 def keep_prompt(connection: Connection, run: ClaimedRun, prompt: str) -> None:
@@ -216,7 +208,7 @@ def finish(
     consequences: Consequences = Consequences(),
     instance_id: int | None = None,
 ) -> Ended:
-    """Write a run's end and all that it brings about: its job's hold or pause, and the runs of its followers.
+    """Write a run's end and all that it brings about: a hold or pause, deliveries, followers' runs.
 
     Raises FenceLost when another try, or another end, came first. An attempt that is still `sent` becomes
     `unknown`: it may have been paid. Followers belong to the process `instance_id`.
@@ -237,13 +229,14 @@ def finish(
     }
     if outcome.output is not None:  # else what was paid for already stays, whatever became of the run
         row |= {"output": outcome.output, "truncated": outcome.truncated}
-    hear_no_more_of(connection, run.id)
-    _write(connection, run, {**row, **_tokens_of(connection, run.id)})
+    attempt_verbs.hear_no_more_of(connection, run.id)
+    _write(connection, run, {**row, **attempt_verbs.tokens_of(connection, run.id)})
     paused = count_towards_pause(connection, run.job, run.trigger, outcome.state, consequences, now)
     hold = None
     if outcome.hold is not None:
         attempt_verbs.amend_recovery(connection, run.id, Step.HOLD)
         hold = holds.hold(connection, run, outcome.hold, now=now)
+    deliveries.enqueue(connection, run, outcome, consequences, now=now)
     succeeded = outcome.state is RunState.SUCCEEDED and run.trigger is not Trigger.DRILL
     followers = consequences.followers if succeeded else ()
     return Ended(hold, *follow(connection, run, followers, instance_id=instance_id, now=now), paused)
@@ -257,16 +250,18 @@ def requeue(
     What this try has failed of stands in the row until the next one begins. None for a run whose end
     somebody has asked for meanwhile: it is cancelled.
     """
-    row = {
+    row: dict[str, Any] = {
         "state": RunState.QUEUED,
         "not_before": not_before,
         "reason": outcome.reason,
         "error_class": outcome.error_class,
         "error_message": outcome.message,
     }
-    hear_no_more_of(connection, run.id)
+    attempt_verbs.hear_no_more_of(connection, run.id)
     fence = {"of_run": run.id, "of_try": run.tries}
-    changed = connection.execute(_REQUEUE, {**row, **_tokens_of(connection, run.id), **fence}).one_or_none()
+    changed = connection.execute(
+        _REQUEUE, {**row, **attempt_verbs.tokens_of(connection, run.id), **fence}
+    ).one_or_none()
     if changed is None:
         raise _lost(run)
     if changed.cancel_requested is None:
@@ -293,34 +288,20 @@ def count_towards_pause(
     return why if job_verbs.pause(connection, job, reason=why, now=now) else None
 
 
-def give_title(connection: Connection, run: ClaimedRun, title: str | None) -> None:
+def give_title(connection: Connection, run: ClaimedRun, title: str | None, *, now: datetime) -> None:
     """End the making of a title, None where nobody has made one: nothing else of a final row ever changes.
 
     Only a success gets one, once, from the try that it is of. The row's tokens go on being those of all its
-    attempts. An attempt that is still `sent` becomes `unknown`.
+    attempts. An attempt that is still `sent` becomes `unknown`. What is to be delivered waits no longer.
     """
-    hear_no_more_of(connection, run.id)
+    attempt_verbs.hear_no_more_of(connection, run.id)
     untitled = and_(runs.c.id == run.id, runs.c.state == RunState.SUCCEEDED, runs.c.tries == run.tries)
     connection.execute(
         update(runs)
         .where(untitled, runs.c.title.is_(None))
-        .values(title=title, **_tokens_of(connection, run.id))
+        .values(title=title, **attempt_verbs.tokens_of(connection, run.id))
     )
-
-
-def _tokens_of(connection: Connection, run_id: int) -> dict[str, int | None]:
-    row = connection.execute(_TOKENS, {"of_run": run_id}).one()
-    return {"input_tokens": row[0], "output_tokens": row[1]}
-
-
-def hear_no_more(connection: Connection, which: ColumnElement[bool]) -> None:
-    """Settle attempts that are still `sent`: their answers will not come, and may have been paid for."""
-    connection.execute(_UNHEARD.where(which))
-
-
-def hear_no_more_of(connection: Connection, run_id: int) -> None:
-    """Settle a run's attempts that are still `sent`, as `hear_no_more` does."""
-    connection.execute(_UNHEARD_OF_RUN, {"of_run": run_id})
+    deliveries.wait_no_more(connection, run.id, now=now)
 
 
 def request_cancel(connection: Connection, run_id: int, reason: Reason) -> bool:

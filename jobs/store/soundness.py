@@ -34,8 +34,7 @@ class Soundness:
 
 def of_file(path: Path) -> Soundness:
     """Check a SQLite file without writing to it; a file that SQLite cannot read is a fault too."""
-    wal = path.with_name(f"{path.name}-wal")
-    sizes = path.stat().st_size, wal.stat().st_size if wal.exists() else 0
+    sizes = path.stat().st_size, log_size(path)
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
             connection.execute("BEGIN")
@@ -47,6 +46,14 @@ def of_file(path: Path) -> Soundness:
     except sqlite3.DatabaseError as exc:
         return Soundness((f"SQLite cannot read it: {exc}",), None, *sizes)
     return Soundness(tuple(faults[:MOST_TOLD]), revision, *sizes, unused=pages * size)
+
+
+def log_size(path: Path) -> int:
+    """Return how many bytes the write-ahead log beside a SQLite file has; 0 where there is none."""
+    try:
+        return path.with_name(f"{path.name}-wal").stat().st_size
+    except OSError:
+        return 0
 
 
 def _revision(connection: sqlite3.Connection) -> str | None:

@@ -11,7 +11,7 @@ down_revision = "0003"
 branch_labels = None
 depends_on = None
 
-ALERT_KINDS = "'job_failing', 'job_held', 'credential_dead', 'credential_billing', 'login_ending', 'run_abandoned', 'attribution_refused'"
+ALERT_KINDS = "'job_failing', 'job_held', 'credential_dead', 'credential_billing', 'login_ending', 'provider_keyless', 'run_abandoned', 'attribution_refused'"
 # Columns that 0001 has made: they go over into the new table, and back.
 KEPT = (
     *("id", "run_id", "target", "state", "idempotency_key", "attempts"),

@@ -3,16 +3,17 @@
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import click
 
-from scheduler import __version__
+import scheduler
 from scheduler.cli.context import Context
 from scheduler.cli.edge import exit_code_of, open_closed_streams, pipe_closed
-from scheduler.cli.lazy import Entry, LazyGroup
+from scheduler.cli.lazy import Entry, LazyGroup, short_life
 
 _HERE = "scheduler.cli"
 
@@ -37,6 +38,8 @@ COMMANDS: Mapping[str, Entry] = MappingProxyType(
         "init": Entry("Write a commented promptd.yaml and a first job.", f"{_HERE}.init:init"),
         "demo": Entry("See a fallback happen: no key, no network, no configuration.", f"{_HERE}.demo:demo"),
         "check": _reads("Check the configuration and its secrets; start nothing.", "check:check"),
+        "doctor": Entry("Look at what promptd needs, and say what mends it.", f"{_HERE}.doctor:doctor"),
+        "doctor-inside": replace(_reads("Look at what is the daemon's own.", "doctor:inside"), hidden=True),
         "start": Entry("Run the daemon in the foreground.", f"{_HERE}.service:start"),
         "reload": Entry("Have the daemon apply a changed configuration.", f"{_HERE}.service:reload"),
         "stop": Entry("Have the daemon finish its work and end.", f"{_HERE}.service:stop"),
@@ -85,6 +88,16 @@ COMMANDS: Mapping[str, Entry] = MappingProxyType(
                 }
             ),
         ),
+        "delivery": Entry(
+            "See what was delivered, ask for it again, try a target.",
+            commands=MappingProxyType(
+                {
+                    "list": _reads("List deliveries, newest first.", "delivery:list_"),
+                    "retry": _does("Send again what has failed.", "delivery:retry"),
+                    "test": _waits("Send a test message to a target now.", "delivery:test"),
+                }
+            ),
+        ),
         "auth": Entry(
             "Log in and out; see, explain and reset credentials.",
             commands=MappingProxyType(
@@ -117,8 +130,10 @@ COMMANDS: Mapping[str, Entry] = MappingProxyType(
             commands=MappingProxyType(
                 {
                     "upgrade": Entry("Migrate to this version; backup first.", f"{_HERE}.db:upgrade"),
+                    "downgrade": Entry("Migrate back for an older version.", f"{_HERE}.db_back:downgrade"),
                     "current": _reads("Print the database's revision.", "db:current"),
                     "backup": _does("Write a verified copy while all goes on.", "db_care:backup"),
+                    "restore": Entry("Put a backup in the database's place.", f"{_HERE}.db_back:restore_"),
                     "check": _reads("Check the database's integrity.", "db_care:check"),
                     "prune": _does("Remove runs that need not be kept.", "db_care:prune"),
                 }
@@ -142,6 +157,12 @@ class Promptd(LazyGroup):
         return result
 
 
+def _say_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        click.echo(f"promptd {scheduler.__version__}")
+        ctx.exit()
+
+
 @click.group(
     "promptd",
     cls=Promptd,
@@ -152,7 +173,9 @@ class Promptd(LazyGroup):
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="The configuration file.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the traceback of an unexpected error.")
 @click.option("--no-color", is_flag=True, help="Print without colour; so does the variable NO_COLOR.")
-@click.version_option(__version__, "--version", prog_name="promptd", message="%(prog)s %(version)s")
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_say_version, help="Say which one."
+)
 @click.pass_context
 def cli(ctx: click.Context, config: Path | None, verbose: bool, no_color: bool) -> None:
     """Run recurring prompts against providers that fail."""
@@ -171,8 +194,12 @@ def main(
 ) -> int:
     """Run one command and return its exit code; every error ends here, as one line that says what to do.
 
-    With `in_force` it is done for a daemon, in this process whatever it is: see `Context`.
+    With `in_force` it is done for a daemon, in this process whatever it is: see `Context`. Without `args` it
+    is the process's own command, and all that it does.
     """
+    if args is None:
+        with short_life():
+            return main(sys.argv[1:], environ=environ)
     open_closed_streams()
     context = Context(environ=environ, in_force=in_force, nowhere=nowhere)
     try:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from scheduler.cli import COMMANDS, main
-from scheduler.cli.lazy import Entry
+from scheduler.cli.lazy import Entry, short_life
 
 _PR_SET_PDEATHSIG = 1
 _NOT_OURS = 2
@@ -70,4 +70,6 @@ def _is_for_us(command: Sequence[str]) -> bool:
 if __name__ == "__main__":
     parent, config_file, *numbers = sys.argv[1:]
     taken, cwd, words_in, *files = map(int, numbers)
-    sys.exit(carry(int(parent), config_file, taken, directory=cwd, words=words_in, given=files))
+    with short_life():
+        code = carry(int(parent), config_file, taken, directory=cwd, words=words_in, given=files)
+    sys.exit(code)

@@ -10,37 +10,67 @@ from jobs import clock
 from jobs.credential import Readable, Unreadable
 from jobs.errors import ConfigError, Fault, SecretUnreadable
 from jobs.providers.secrets import Keyring, SecretReader
+from jobs.store.engine import sqlite_path
+from scheduler.cli.check_delivery import unusable
 from scheduler.cli.context import Context
 from scheduler.cli.edge import ExitCode
 from scheduler.cli.secrets import look, own_key_missing, used_providers
 from scheduler.cli.tables import View, shown
+from scheduler.config.settings import Settings
 
 
 @click.command("check")
 @shown
 def check(context: Context) -> View:
-    """Check the configuration and whether its secrets can be read.
+    """Check the configuration and whether its secrets can be read and used.
 
-    Exit code 78: faults in the files. 1: a secret cannot be read now, which does not keep the daemon down.
+    Exit code 78: faults in the files. 1: a secret cannot be used now, which does not keep the daemon down.
     """
     context = context.on_disk()
     try:
         settings = context.settings
+        _check_places(settings)
         _check_secret_key(context)
     except ConfigError as exc:
         return _faulty(exc)
-    now = clock.utcnow()
-    with context.reading() as connection:
-        unreadable = _unreadable(context, connection, now=now)
+    unreadable = unusable_secrets(context)
     readable = not unreadable
     providers = used_providers(context)
-    summary = f"{settings.source}: {len(settings.jobs)} jobs and {len(providers)} providers are configured"
-    verdict = "everything can be read" if readable else "what is named above cannot be read now"
+    counts = (
+        f"{len(settings.jobs)} jobs, {len(providers)} providers and {len(settings.delivery)} delivery targets"
+    )
+    summary = f"{settings.source}: {counts} are configured"
+    verdict = "everything can be read" if readable else "what is named above cannot be used now"
     return View(
         {**_shape(context), "ok": readable, "unreadable": unreadable},
         ["\n".join([*_lines(settings.warnings, unreadable), f"{summary}; {verdict}"])],
         code=ExitCode.DONE if readable else ExitCode.FAILED,
     )
+
+
+def unusable_secrets(context: Context) -> list[dict[str, Any]]:
+    """Return `provider`, `label`, `source` and `why` of each secret that cannot be used now.
+
+    Raises Unavailable for a database of another revision.
+    """
+    with context.reading() as connection:
+        unreadable = _unreadable(context, connection, now=clock.utcnow())
+    return unreadable + [
+        _unread("", each.kept.key, str(each.kept.reference), each.why) for each in unusable(context)
+    ]
+
+
+def _check_places(settings: Settings) -> None:
+    """Raise ConfigError where state_dir or the database's directory is, or lies below, something else."""
+    path = sqlite_path(settings.database)
+    places = {"state_dir": settings.state_dir, **({"database": path.parent} if path else {})}
+    wrong = [
+        Fault(settings.source, 0, 0, key, f"{there} is no directory", "name another one, or move it away")
+        for key, place in places.items()
+        if not (there := next(each for each in (place, *place.parents) if each.exists())).is_dir()
+    ]
+    if wrong:
+        raise ConfigError(wrong)
 
 
 def _shape(context: Context) -> dict[str, Any]:
@@ -50,6 +80,7 @@ def _shape(context: Context) -> dict[str, Any]:
         "config": str(settings.source),
         "jobs": len(settings.jobs),
         "providers": sorted(used_providers(context)),
+        "targets": sorted(settings.delivery),
         "faults": [],
         "warnings": list(settings.warnings),
         "unreadable": [],
@@ -62,6 +93,7 @@ def _faulty(error: ConfigError) -> View:
         "config": None,
         "jobs": None,
         "providers": [],
+        "targets": [],
         "faults": [_fault(fault) for fault in error.faults],
         "warnings": [],
         "unreadable": [],
@@ -81,7 +113,9 @@ def _fault(fault: Fault) -> dict[str, Any]:
 
 
 def _lines(warnings: tuple[str, ...], unreadable: list[dict[str, Any]]) -> list[str]:
-    said = [f"{each['provider']} {each['label']}: {each['why']}" for each in unreadable]
+    said = [
+        f"{' '.join(filter(None, (each['provider'], each['label'])))}: {each['why']}" for each in unreadable
+    ]
     return [*(f"warning: {warning}" for warning in warnings), *(f"unreadable: {line}" for line in said)]
 
 

@@ -48,7 +48,10 @@ def value_words(value: Any) -> str:
         case bool():
             return "true" if value else "false"
         case list():
-            return ", ".join(map(value_words, value))
+            shown = (
+                f"{{{value_words(each)}}}" if isinstance(each, dict) else value_words(each) for each in value
+            )
+            return ", ".join(shown)
         case dict():
             return ", ".join(f"{key}={value_words(each)}" for key, each in value.items())
         case _:

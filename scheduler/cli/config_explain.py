@@ -13,7 +13,7 @@ from scheduler.cli.context import Context
 from scheduler.cli.params import TEXT
 from scheduler.cli.tables import Block, Facts, Table, View, shown
 from scheduler.config.effective import effective
-from scheduler.config.explained import Explained, InEffect, in_effect, matching, named_job
+from scheduler.config.explained import Explained, InEffect, in_effect, matching, named
 
 _TITLES = ("WHERE", "VALUE", "FROM")
 
@@ -29,7 +29,7 @@ def explain(context: Context, key: str) -> View:
     """
     keys = matching(key)
     found = _effective(context)
-    values = {each.key: list(in_effect(each.key, found, job=named_job(key))) for each in keys}
+    values = {each.key: list(in_effect(each.key, found, only=named(key))) for each in keys}
     shape = [{**asdict(each), "in_effect": [_shape(v) for v in values[each.key]]} for each in keys]
     return View(shape, [block for each in keys for block in _blocks(each, values[each.key])])
 

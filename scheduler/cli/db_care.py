@@ -1,16 +1,15 @@
 """`promptd db check`, `backup` and `prune`: is the database sound, a copy of it, and less of it."""
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import click
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from jobs import clock
-from jobs.budget import day_begins
 from jobs.errors import Unavailable, UsageError
 from jobs.store import prune as prune_verbs
 from jobs.store import revision, soundness
@@ -18,6 +17,7 @@ from jobs.store.backup import back_up
 from jobs.store.engine import open_engine, sqlite_path
 from jobs.store.prune import Keep, Pruned
 from jobs.store.soundness import Soundness
+from scheduler import retention
 from scheduler.cli import database, output_file
 from scheduler.cli.context import Context
 from scheduler.cli.db import shown_name
@@ -129,31 +129,24 @@ def prune(context: Context, dry_run: bool) -> View:
 
     What has not ended stays, and so do each job's newest answer and whatever else is still asked for.
     """
-    limits, url = context.settings.limits, _there(context)
-    since = clock.utcnow() - timedelta(days=limits.keep_days) if limits.keep_days is not None else None
-    keep = Keep(limits.keep_runs, since)
+    settings, url, now = context.settings, _there(context), clock.utcnow()
+    keep = retention.kept(settings, now=now)
     with context.reading() as connection:
         names = prune_verbs.names(connection)
-        kept = {name: _kept(context, name, keep) for name in names}
+        kept = {name: retention.kept_of_job(settings, name, now=now) for name in names}
         counted = {name: prune_verbs.count(connection, name, kept[name]) for name in names}
     pruned = {name: Pruned(number) for name, number in counted.items() if number}
-    outside = 0
+    outside = notices = 0
     if not dry_run:
         engine = open_engine(url, writes=True)
         try:
             pruned = {name: _pruned(engine, name, kept[name]) for name in pruned}
-            outside = _pruned_attempts(engine, keep)
+            outside = _pruned_all(engine, prune_verbs.prune_attempts, keep)
+            recent = replace(keep, all_since=now - retention.ALERTS_STAY)
+            notices = _pruned_all(engine, prune_verbs.prune_alerts, recent)
         finally:
             engine.dispose()
-    return _prune_view(context, pruned, outside, dry_run=dry_run)
-
-
-def _kept(context: Context, job: str, keep: Keep) -> Keep:
-    """Return what is kept of a job: all runs of today, where their tokens are counted."""
-    known = context.settings.jobs.get(job)
-    if known is None or known.job.max_tokens_per_day is None:
-        return keep
-    return replace(keep, all_since=day_begins(clock.utcnow(), known.timezone))
+    return _prune_view(context, pruned, outside, notices, dry_run=dry_run)
 
 
 def _pruned(engine: Engine, job: str, keep: Keep) -> Pruned:
@@ -169,18 +162,20 @@ def _pruned(engine: Engine, job: str, keep: Keep) -> Pruned:
         time.sleep(_OTHERS_TURN)
 
 
-def _pruned_attempts(engine: Engine, keep: Keep) -> int:
+def _pruned_all(engine: Engine, verb: Callable[[Connection, Keep], int], keep: Keep) -> int:
     removed = 0
     while True:
         with engine.begin() as connection:
-            portion = prune_verbs.prune_attempts(connection, keep)
+            portion = verb(connection, keep)
         if not portion:
             return removed
         removed += portion
         time.sleep(_OTHERS_TURN)
 
 
-def _prune_view(context: Context, pruned: dict[str, Pruned], outside: int, *, dry_run: bool) -> View:
+def _prune_view(
+    context: Context, pruned: dict[str, Pruned], outside: int, notices: int, *, dry_run: bool
+) -> View:
     runs = sum(each.runs for each in pruned.values())
     data: dict[str, Any] = {
         "dry_run": dry_run,
@@ -188,6 +183,7 @@ def _prune_view(context: Context, pruned: dict[str, Pruned], outside: int, *, dr
         "keep_days": context.settings.limits.keep_days,
         "runs": runs,
         "attempts": sum(each.attempts for each in pruned.values()) + outside,
+        "notices": notices,
         "jobs": [
             {"job": name, "runs": each.runs, "pruned_until": instant(each.until)}
             for name, each in pruned.items()

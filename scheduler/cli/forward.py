@@ -47,9 +47,13 @@ def carried_out(
     args: Sequence[str],
     *,
     entry: Entry,
+    streams: tuple[int, int, int] | None = None,
 ) -> int | None:
-    """Have the daemon carry a command out and return its exit code; None where it is ours to do."""
-    streams = _streams()
+    """Have the daemon carry a command out and return its exit code; None where it is ours to do.
+
+    It has our own streams, or those descriptors.
+    """
+    streams = streams or _streams()
     if context.carried or streams is None:
         return None
     try:

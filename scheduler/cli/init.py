@@ -1,118 +1,144 @@
-"""`promptd init`: a configuration to begin with, made of what is there already."""
+"""`promptd init`: a configuration to begin with, made of what is there and what somebody says."""
 
-import json
 import os
-import urllib.request
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
-from jobs.errors import UsageError
+from jobs import clock
+from jobs.errors import ConfigError, UsageError
 from scheduler.cli.context import Context, pass_context
+from scheduler.cli.init_found import CODEX, IMPORT, Found, found, usual
+from scheduler.cli.init_texts import APPRISE_VARIABLE, Answers, Delivery, config_text, job_text
 
-# ruff: noqa: PLC0415 - the list of providers is read when it is needed
+# ruff: noqa: PLC0415 - what only one way of answering needs is loaded there
 
-_OLLAMA = "http://127.0.0.1:11434/api/tags"
-_OLLAMA_TIMEOUT = 0.5
-_MODELS = {
-    "openai": "gpt-5.5",
-    "zai": "glm-5.1",
-    "groq": "llama-3.3-70b-versatile",
-    "openrouter": "google/gemini-2.5-flash",
-    "gemini": "gemini-2.5-flash",
-    "deepseek": "deepseek-chat",
-    "mistral": "mistral-small-latest",
-}
-_NO_MODEL = "choose-a-model"
+_FIRST = "openai"
+_PUBLIC, _PRIVATE = 0o644, 0o600
+_SIMPLE_PLACES = ("nowhere", "file", "apprise")
 
 
 @click.command("init")
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False), default=Path())
+@click.option("--yes", is_flag=True, help="Ask nothing: take what is found, and the defaults.")
+@click.option("--model", metavar="PROVIDER/MODEL", help="Whom to ask first; nothing is asked then.")
+@click.option(
+    "--timezone", metavar="ZONE", help="The time zone, such as Europe/Berlin; nothing is asked then."
+)
+@click.option("--deliver", type=click.Choice(_SIMPLE_PLACES), help="Where results go; nothing is asked then.")
 @pass_context
-def init(context: Context, directory: Path) -> int:
-    """Write DIRECTORY/promptd.yaml and DIRECTORY/jobs.d/hello.yaml; never overwrite."""
+def init(
+    context: Context,
+    directory: Path,
+    yes: bool,
+    model: str | None,
+    timezone: str | None,
+    deliver: str | None,
+) -> int:
+    """Write DIRECTORY/promptd.yaml and DIRECTORY/jobs.d/hello.yaml; never overwrite.
+
+    On a terminal it asks four questions at most, unless an option answers them; nothing is written before the
+    last one.
+    """
     config, job = directory / "promptd.yaml", directory / "jobs.d" / "hello.yaml"
     for path in (config, job):
-        if path.exists():
+        if os.path.lexists(path):
             raise UsageError(f"{path} is there already; init never overwrites")
-    found = detected(context.environ)
-    _write(config, _config_text(found))
-    _write(job, _JOB)
+    there = found(context.environ)
+    if not (yes or model or timezone or deliver) and sys.stdin.isatty() and sys.stdout.isatty():
+        from scheduler.cli.init_questions import ask
+
+        answers = ask(there)
+    else:
+        answers = _defaults(there, model=model, timezone=timezone, deliver=deliver)
+    texts = {config: config_text(answers), job: job_text(answers)}
+    _require_sound(context, config, texts)
+    _write(texts, secret=answers.delivery is not None and answers.delivery.is_secret)
+    _tell(config, job, answers, there)
+    return 0
+
+
+def _defaults(there: list[Found], *, model: str | None, timezone: str | None, deliver: str | None) -> Answers:
+    """Return what is taken where nobody is asked."""
+    primary = _named(model, there) if model else there[0] if there else usual(_FIRST)
+    places = {"file": Delivery.file(), "apprise": Delivery.apprise(APPRISE_VARIABLE)}
+    return Answers(
+        primary,
+        [each for each in there if each.provider != primary.provider],
+        timezone,
+        places.get(deliver or ""),
+    )
+
+
+def _named(model: str, there: list[Found]) -> Found:
+    provider, _, name = model.partition("/")
+    if not name:
+        raise UsageError(f"{model!r} names no model; write PROVIDER/MODEL")
+    known = next((each for each in there if each.provider == provider), None)
+    return Found(provider, name, (known or usual(provider)).why)
+
+
+def _require_sound(context: Context, config: Path, texts: Mapping[Path, str]) -> None:
+    """Raise UsageError where `promptd check` would not take what is about to be written."""
+    from scheduler.config.loader import load_with_origins
+
+    drafts = {Path(os.path.abspath(path)): text for path, text in texts.items()}
+    path = Path(os.path.abspath(config))
+    try:
+        load_with_origins(path, environ=context.environ, now=clock.utcnow(), drafts=drafts, strict=True)
+    except ConfigError as exc:
+        raise UsageError(f"nothing was written, since it would not be sound: {exc}") from exc
+
+
+def _write(texts: Mapping[Path, str], *, secret: bool) -> None:
+    """Write new files, all of them or none."""
+    with _undone_on_error() as made:
+        for path, text in texts.items():
+            try:
+                _make_directory(path.parent, made)
+                opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE if secret else _PUBLIC)
+                made.append(path)
+                with os.fdopen(opened, "w", encoding="utf-8") as file:
+                    file.write(text)
+            except OSError as exc:
+                raise UsageError(f"cannot write {path}: {exc.strerror}") from exc
+
+
+@contextmanager
+def _undone_on_error() -> Iterator[list[Path]]:
+    """Give a list of what is made; after any error, Ctrl-C too, none of it is left."""
+    made: list[Path] = []
+    try:
+        yield made
+    except BaseException:
+        for path in reversed(made):
+            if path.is_dir():
+                path.rmdir()
+            else:
+                path.unlink(missing_ok=True)
+        raise
+
+
+def _make_directory(path: Path, made: list[Path]) -> None:
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    for each in reversed(missing):
+        each.mkdir()
+        made.append(each)
+
+
+def _tell(config: Path, job: Path, answers: Answers, there: list[Found]) -> None:
     click.echo(f"wrote {config} and {job}")
-    if found:
-        click.echo(f"found: {', '.join(target for target, _why in found)}")
+    if there:
+        click.echo(f"found: {', '.join(each.target for each in there)}")
     else:
         click.echo(
             "found no key variable that is set and no local Ollama: set OPENAI_API_KEY, or edit `model`"
         )
+    if answers.delivery is not None and answers.delivery.todo:
+        click.echo(f"before it delivers: {answers.delivery.todo}")
+    if answers.primary.provider == CODEX:
+        click.echo(f"before it asks: promptd --config {config} {IMPORT.removeprefix('promptd ')}")
     click.echo(f"next: promptd --config {config} check, then promptd --config {config} job run hello")
-    return 0
-
-
-def detected(environ: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Return (target, why) for each provider with a key variable that is set, and for a local Ollama."""
-    from jobs.providers.registry import builtin_rows
-
-    found = []
-    for name, row in builtin_rows().items():
-        variable = next((each for each in row.key_env if environ.get(each, "").strip()), None)
-        if variable is not None:
-            found.append((f"{name}/{_MODELS.get(name, _NO_MODEL)}", f"{variable} is set"))
-    model = _ollama_model()
-    if model is not None:
-        found.append((f"ollama/{model}", "a local Ollama answers"))
-    return found
-
-
-def _ollama_model() -> str | None:
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with direct.open(_OLLAMA, timeout=_OLLAMA_TIMEOUT) as answer:
-            models = json.loads(answer.read(1_000_000))["models"]
-            name = models[0]["name"]
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
-    return name if isinstance(name, str) else None
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "w") as file:
-            file.write(text)
-    except OSError as exc:
-        raise UsageError(f"cannot write {path}: {exc.strerror}") from exc
-
-
-def _config_text(found: list[tuple[str, str]]) -> str:
-    (primary, why), *rest = found or [("openai/gpt-5.5", "set OPENAI_API_KEY")]
-    fallbacks = "".join(f"  - {target}  # {reason}\n" for target, reason in rest[:4])
-    return _CONFIG.format(
-        primary=primary,
-        why=why,
-        fallbacks=f"fallback_providers:  # asked in this order when the one before fails\n{fallbacks}"
-        if fallbacks
-        else "# fallback_providers:  # asked in this order when the one before fails\n#   - zai/glm-5.1\n",
-    )
-
-
-_CONFIG = """\
-# promptd's configuration. `promptd check` says whether it is sound, `promptd config schema` describes it.
-
-model: {primary}  # {why}
-{fallbacks}
-# timezone: Europe/Berlin          # default: this machine's
-# state_dir: /var/lib/promptd      # default: ~/.local/state/promptd
-# server: {{listen: 127.0.0.1:9464}} # /metrics /healthz /readyz; "off" to serve nothing
-
-# Jobs can stand here under `jobs:`, or one to a file in jobs.d/ beside this file.
-"""
-
-_JOB = """\
-# One job. Change the prompt, then: promptd job run hello
-name: hello
-schedule: "0 7 * * mon-fri"  # five cron fields; or @daily, every 90s, at 2030-01-01T09:00
-prompt: |
-  It is {{ now | localtime("%A %d %B") }}. Say good morning, and name one thing worth knowing about this date.
-"""

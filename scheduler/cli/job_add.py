@@ -13,7 +13,7 @@ import click
 from jobs.errors import UsageError
 from scheduler.cli.context import Context
 from scheduler.cli.job_drafts import JobFile, check
-from scheduler.cli.params import JOB, TEXT
+from scheduler.cli.params import JOB, TARGET, TEXT
 from scheduler.cli.tables import View, shown
 from scheduler.config.places import DEFAULT_JOBS_DIR, Places
 from scheduler.config.sources import LARGEST
@@ -36,6 +36,13 @@ _STANDARD_INPUT = "standard input"
 )
 @click.option("--after", type=JOB, multiple=True, metavar="JOB", help="Run after this job's successes.")
 @click.option("--timezone", type=TEXT, metavar="ZONE", help="The zone of the schedule.")
+@click.option(
+    "--deliver",
+    type=TARGET,
+    multiple=True,
+    metavar="TARGET[:ON]",
+    help="Where results go, and of which ends (success, failure, always, changed); several may be given.",
+)
 @click.option("--model", type=TEXT, metavar="P/M", help="The job's own primary target.")
 @click.option("--timeout", type=TEXT, metavar="D", help="What bounds a run, such as 10m.")
 @click.option("--description", type=TEXT, help="For people.")
@@ -126,6 +133,7 @@ def _text_of(options: Mapping[str, Any]) -> str:
         "after": list(options["after"]),
         "model": options["model"],
         "timeout": options["timeout"],
+        "deliver": [_delivered(written) for written in options["deliver"]],
         "prompt_file": str(prompt_file.absolute()) if prompt_file else None,
         "prompt": prompt,
     }
@@ -133,6 +141,12 @@ def _text_of(options: Mapping[str, Any]) -> str:
     if "schedule" not in kept:
         kept = {"name": kept.pop("name"), "schedule": None, **kept}
     return "".join(f"{key}: {_written(value)}\n" for key, value in kept.items())
+
+
+def _delivered(written: str) -> str | dict[str, str]:
+    """Return `TARGET` or `TARGET:ON` as a job file has it."""
+    name, colon, ends = written.partition(":")
+    return {"to": name, "on": ends} if colon else name
 
 
 def _written(value: object) -> str:

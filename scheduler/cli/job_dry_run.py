@@ -59,5 +59,5 @@ def _material(context: Context, job: Job, *, gathers: bool) -> Material:
 
 def _commands(context: Context) -> Commands:
     settings = context.settings
-    environ = without_secrets(context.environ, settings.registry, settings.secret_keys)
+    environ = without_secrets(context.environ, settings.registry, settings.withheld())
     return Commands(environ, context.redactor)

@@ -1,12 +1,37 @@
 """Groups of commands that are known by name and one line, and are imported when they are used."""
 
-from collections.abc import Mapping
+import gc
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from types import MappingProxyType
 
 import click
 from click.shell_completion import CompletionItem
+
+_AS_PYTHON_DOES = gc.get_threshold()
+_NEW_OBJECTS = 100_000  # importing what a command needs makes three times as many, and they all stay
+
+
+@contextmanager
+def short_life() -> Iterator[None]:
+    """Spare a process that ends soon a fifth of its work: looking for garbage among what it has just made.
+
+    It is looked for after every 100,000 objects, and not at all as the process ends.
+    """
+    gc.set_threshold(_NEW_OBJECTS)
+    try:
+        yield
+    finally:
+        gc.freeze()
+
+
+def long_life() -> None:
+    """Look for garbage as Python does by itself; what there is by now stays, and is not looked at again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_AS_PYTHON_DOES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +41,7 @@ class Entry:
     A group of commands has no place of its own; it has `commands`. What is `in_daemon` is carried out by a
     running daemon, since it needs state or secrets; `changes` says that it is more than reading, `waits` that
     it waits for providers or people. `files` are its options that name a file to be read, which the caller
-    opens, each with its default.
+    opens, each with its default. A `hidden` one is not listed: another command asks for it.
     """
 
     help: str
@@ -26,6 +51,7 @@ class Entry:
     changes: bool = False
     waits: bool = False
     files: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    hidden: bool = False
 
     def made(self, name: str) -> click.Command:
         """Return the command itself: a group from its table, anything else by importing it."""
@@ -46,7 +72,7 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order of the table."""
-        return list(self.table)
+        return [name for name, entry in self.table.items() if not entry.hidden]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return one command, imported now."""
@@ -72,13 +98,13 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands from the table."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, entry.help) for name, entry in self.table.items()])
+            formatter.write_dl([(name, self.table[name].help) for name in self.list_commands(ctx)])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Complete the names of the table, and the group's own options."""
         named = [
-            CompletionItem(name, help=entry.help)
-            for name, entry in self.table.items()
+            CompletionItem(name, help=self.table[name].help)
+            for name in self.list_commands(ctx)
             if name.startswith(incomplete)
         ]
         return [*named, *click.Command.shell_complete(self, ctx, incomplete)]

@@ -1,4 +1,4 @@
-"""Arguments that complete themselves in a shell: job names, run ids, providers."""
+"""Arguments that complete themselves in a shell: job names, run ids, providers, delivery targets."""
 
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
@@ -55,6 +55,10 @@ def _providers(context: Context) -> Iterable[tuple[str, str]]:
     return ((provider.name, provider.base_url or "") for provider in context.any_registry)
 
 
+def _targets(context: Context) -> Iterable[tuple[str, str]]:
+    return ((name, "") for name in context.settings.delivery)
+
+
 class Utf8(click.ParamType):  # type: ignore[type-arg] # as above
     """A text that can be sent and written down."""
 
@@ -71,6 +75,7 @@ class Utf8(click.ParamType):  # type: ignore[type-arg] # as above
 TEXT = Utf8()
 JOB = _Completed("job", _jobs)
 PROVIDER = _Completed("provider", _providers)
+TARGET = _Completed("target", _targets)
 
 
 class Drilled(_Completed):

@@ -17,6 +17,7 @@ from jobs.errors import Busy, Unavailable
 from scheduler.cli import remote
 from scheduler.cli.context import Context, pass_context
 from scheduler.cli.edge import ExitCode
+from scheduler.cli.lazy import long_life
 from scheduler.cli.remote import RunningDaemon, ToldFaults
 from scheduler.cli.tables import Facts, View, shown
 
@@ -43,13 +44,20 @@ def start(context: Context) -> int:
     settings = context.settings
     del context.loaded  # with 10,000 jobs the files that they were made of take 40 MB
     open_vault(settings, context.environ, context.redactor)
-    logs.configure(settings.log_level, settings.log_format, context.redactor)
+    logs.configure(
+        settings.log_level,
+        settings.log_format,
+        context.redactor,
+        environ=context.environ,
+        color=context.color,
+    )
     logger = logging.getLogger("promptd")
     for warning in settings.warnings:
         logger.warning("%s", warning)
     backup = up_to_date(settings.database)
     if backup is not None:
         logger.info("the database was migrated; the backup is %s", backup)
+    long_life()
     asyncio.run(run_daemon(settings, environ=context.environ, redactor=context.redactor))
     return 0
 

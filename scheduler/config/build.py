@@ -6,8 +6,10 @@ from datetime import datetime
 from types import MappingProxyType
 from zoneinfo import ZoneInfo
 
+from jobs.credential import SecretReference
 from jobs.definition import Auxiliary, Job, OnOverflow
 from jobs.target import Target
+from scheduler.config.addresses import Addresses
 from scheduler.config.advice import Advice
 from scheduler.config.chains import Chains
 from scheduler.config.definitions import Definitions
@@ -29,7 +31,7 @@ class Shared:
     """What all jobs of one configuration share. Targets are None when one of them has faults.
 
     `primary` and `default_fallbacks` are those of `defaults`, else of the main chain; `fallbacks` are
-    the main chain's. `document` is the main file.
+    the main chain's. `document` is the main file. `deliver_to` are the names of all delivery targets.
     """
 
     document: Document
@@ -38,6 +40,7 @@ class Shared:
     fallbacks: Targets | None
     default_fallbacks: Targets | None
     auxiliary: Mapping[str, AuxiliaryTask]
+    deliver_to: frozenset[str]
     zone: ZoneInfo
     now: datetime
 
@@ -48,8 +51,10 @@ class Builder:
 
     shared: Shared
     chains: Chains
+    addresses: Addresses
     faults: Faults
     _names: dict[str, WrittenJob] = field(default_factory=dict)
+    _heartbeats: dict[SecretReference, str] = field(default_factory=dict)
     _merged: Merged = field(init=False)
     _definitions: Definitions = field(init=False)
     _timing: Timing = field(init=False)
@@ -80,6 +85,7 @@ class Builder:
                 *((each.document, each.path, each.row) for each in written),
             ],
             jobs={each.row.name for each in written if each.row.name is not None},
+            targets=shared.deliver_to,
             compresses="compression" in shared.auxiliary,
             faults=self.faults,
         )
@@ -94,7 +100,7 @@ class Builder:
         if row.name is None or texts is None or not chain:
             return None
         job = ScheduledJob(
-            job=self._definition(row, row.name, texts, chain),
+            job=self._definition(written, row.name, texts, chain),
             schedule=when[1] if when else None,
             timezone=zone,
             enabled=pick(row, "enabled"),
@@ -108,7 +114,8 @@ class Builder:
             self._advice.give(written, job)
         return job
 
-    def _definition(self, row: PartialJob, name: str, texts: Texts, chain: Targets) -> Job:
+    def _definition(self, written: WrittenJob, name: str, texts: Texts, chain: Targets) -> Job:
+        row = written.row
         on_overflow = self._on_overflow(row)
         compresses = on_overflow is OnOverflow.COMPRESS
         return Job(
@@ -121,8 +128,20 @@ class Builder:
             on_overflow=on_overflow,
             compression=self._auxiliary("compression", chain) if compresses else None,
             title=self._auxiliary("title", chain),
+            heartbeat=self._heartbeat(written, name),
             **self._definitions.of(row),
         )
+
+    def _heartbeat(self, written: WrittenJob, name: str) -> SecretReference | None:
+        url = self._merged.pick(written.row, "heartbeat")
+        if url is None:
+            return None
+        place = self._merged.place(written, "heartbeat")
+        reference = self.addresses.http_url(*place, url)
+        other = self._heartbeats.setdefault(reference, name)
+        if other != name:
+            self.faults.warn(*place, f"is that of the job {other} too: none of them would be missed alone")
+        return reference
 
     def _on_overflow(self, row: PartialJob) -> OnOverflow:
         """Return what a job does about an overflow: it compresses where it may, and somebody can."""

@@ -5,8 +5,10 @@ from types import MappingProxyType
 from typing import Any
 
 from jobs.definition import DEFAULT_TIMEOUT, Command, Retry
+from jobs.delivery_state import Deliver
 from jobs.request import Parameters
-from scheduler.config.schema import CommandRow, JobKeys, ParametersRow, RetryRow
+from scheduler.config.schema import CommandRow, DeliverRow, JobKeys, ParametersRow, RetryRow
+from scheduler.config.texts import moved
 
 
 def _as_it_is(value: Any) -> Any:
@@ -23,6 +25,10 @@ def _command(row: CommandRow | None) -> Command | None:
 
 def _retry(row: RetryRow | None) -> Retry | None:
     return Retry(row.max, row.delays, row.on) if row is not None and row.max else None
+
+
+def _deliver(rows: tuple[DeliverRow, ...]) -> tuple[Deliver, ...]:
+    return tuple(Deliver(moved(row.to), row.on) for row in rows)
 
 
 def _parameters(row: ParametersRow | None) -> Parameters:
@@ -55,6 +61,7 @@ _SETTLED: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
         "context_from": lambda names: tuple(dict.fromkeys(names)),
         "after": lambda names: tuple(dict.fromkeys(names)),
         "retry": _retry,
+        "deliver": _deliver,
     }
 )
 """How a written key becomes the value of the same name; what is not here depends on more than itself."""

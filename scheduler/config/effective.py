@@ -4,13 +4,16 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from enum import Enum
 from types import MappingProxyType
-from typing import Any
+from typing import Any, assert_never
 from urllib.parse import urlsplit
 
+from jobs.credential import SecretReference
 from jobs.definition import Command, Retry
+from jobs.delivery.target import AppriseTarget, CommandTarget, DeliveryTarget, FileTarget, WebhookTarget
 from jobs.providers.registry import Provider
 from jobs.request import Parameters
 from jobs.secret import Redactor
+from scheduler.config.delivery_forms import public_part
 from scheduler.config.job_files import WrittenJob
 from scheduler.config.loader import Loaded
 from scheduler.config.schema import JobKeys, ParametersRow
@@ -38,6 +41,9 @@ _TOP: Mapping[str, Callable[[Settings], Any]] = MappingProxyType(
         "logging.level": lambda s: s.log_level,
         "logging.format": lambda s: s.log_format,
         "defaults.timeout": lambda s: s.job_timeout,
+        "alerts.to": lambda s: s.alerts.to,
+        "alerts.after_failures": lambda s: s.alerts.after_failures,
+        "alerts.remind_every": lambda s: s.alerts.remind_every,
     }
 )
 _PROVIDER: Mapping[str, Callable[[Provider], Any]] = MappingProxyType(
@@ -89,6 +95,8 @@ _JOB: Mapping[str, Callable[[ScheduledJob], Any]] = MappingProxyType(
         "store_prompt": lambda j: j.job.store_prompt,
         "silent_when": lambda j: j.job.silent_when,
         "pause_after_failures": lambda j: j.job.pause_after_failures,
+        "deliver": lambda j: [{"to": each.to, "on": each.on} for each in j.job.deliver],
+        "heartbeat": lambda j: _where(j.job.heartbeat),
     }
 )
 
@@ -111,6 +119,7 @@ def effective(loaded: Loaded) -> dict[str, Any]:
     shown = _top(loaded)
     shown["providers"] = dict(_providers(loaded))
     shown["auxiliary"] = dict(_auxiliary(loaded))
+    shown["delivery"] = dict(_delivery(loaded))
     shown["jobs"] = {
         each.row.name: _job(loaded, each, loaded.settings.jobs[each.row.name])
         for each in loaded.written
@@ -161,6 +170,42 @@ def _auxiliary(loaded: Loaded) -> Iterator[tuple[str, Any]]:
                 "timeout": _leaf(task.timeout, origin),
             },
         )
+
+
+def _delivery(loaded: Loaded) -> Iterator[tuple[str, Any]]:
+    for name, target in loaded.settings.delivery.items():
+        path = ("delivery", name)
+        leaves = {**_of_target(target), "timeout": target.timeout}
+        yield (
+            name,
+            {key: _leaf(value, _origin(loaded.document, (*path, key))) for key, value in leaves.items()},
+        )
+
+
+def _of_target(target: DeliveryTarget) -> dict[str, Any]:
+    """Return the keys of one kind of target, without its secrets."""
+    match target:
+        case AppriseTarget():
+            return {"apprise": _where(target.url)}
+        case WebhookTarget():
+            return {
+                "webhook": _where(target.url),
+                "headers": {key: _where(value, is_url=False) for key, value in target.headers.items()},
+                "secret": _where(target.secret),
+                "allow_link_local": target.allow_link_local,
+            }
+        case FileTarget():
+            return {"file": target.base / target.template}
+        case CommandTarget(command=command):
+            return {"command": command.words[0] if command.shell else command.words, "shell": command.shell}
+    assert_never(target)
+
+
+def _where(reference: SecretReference | None, *, is_url: bool = True) -> str | None:
+    """Return a reference as it is written; of a URL that is written out only whose it is."""
+    if reference is None or reference.scheme != "literal":
+        return str(reference) if reference else None
+    return f"{public_part(reference.name)}{MASK}" if is_url else MASK
 
 
 def job_keys(loaded: Loaded, name: str) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from scheduler.config.meanings import MEANINGS, SECTIONS
 
 _ANY_JOB = "jobs"
 _DEFAULTS = "defaults"
+_NAMED = (_ANY_JOB, "providers", "delivery")
+"""Sections of things with names, of each of which the values in effect are known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +55,18 @@ def _ending_with(wanted: str) -> list[str]:
     return [key for key in MEANINGS if f".{key}".endswith(f".{wanted}")]
 
 
-def named_job(asked: str) -> str | None:
-    """Return the job that a path names: that of `jobs.NAME.KEY`."""
-    parts = asked.split(".")
-    return parts[1] if len(parts) > 2 and parts[0] == _ANY_JOB and ".".join(parts) not in MEANINGS else None
+def named(asked: str) -> str | None:
+    """Return the job, provider or delivery target that a path names: that of `jobs.NAME.KEY`."""
+    parts = asked.strip().split(".")
+    is_named = len(parts) > 2 and parts[0] in _NAMED and ".".join(parts) not in MEANINGS
+    return parts[1] if is_named else None
 
 
-def in_effect(key: str, shown: Mapping[str, Any], *, job: str | None = None) -> Iterator[InEffect]:
-    """Yield the values of a key in what `effective` returns: one of the file, or one for each job."""
+def in_effect(key: str, shown: Mapping[str, Any], *, only: str | None = None) -> Iterator[InEffect]:
+    """Yield the values of a key in what `effective` returns: one of the file, or one for each with a name."""
     section, _, rest = key.partition(".")
-    if section == _ANY_JOB and rest:
-        yield from _of_jobs(rest.split("."), shown.get(_ANY_JOB, {}), job)
+    if section in _NAMED and rest:
+        yield from _of_each(section, rest.split("."), shown.get(section, {}), only)
         return
     if section == "auxiliary" and rest:
         return
@@ -72,15 +75,22 @@ def in_effect(key: str, shown: Mapping[str, Any], *, job: str | None = None) -> 
         yield InEffect(key, found["value"], found["from"])
 
 
-def _of_jobs(path: Sequence[str], jobs: Mapping[str, Any], only: str | None) -> Iterator[InEffect]:
-    for name, keys in jobs.items():
+def _of_each(
+    section: str, path: Sequence[str], each: Mapping[str, Any], only: str | None
+) -> Iterator[InEffect]:
+    for name, keys in each.items():
         leaf = keys.get(path[0])
-        if leaf is None or only not in (None, name):
+        if leaf is None or only not in (None, name) or (len(path) > 1 and not _has_keys(section, leaf)):
             continue
         value = leaf["value"]
         for part in path[1:]:
             value = value.get(part) if isinstance(value, Mapping) else None
-        yield InEffect(".".join((_ANY_JOB, name, *path)), value, leaf["from"])
+        yield InEffect(".".join((section, name, *path)), value, leaf["from"])
+
+
+def _has_keys(section: str, leaf: Mapping[str, Any]) -> bool:
+    """Say whether a value is a mapping of keys, or absent, and neither a list nor a mapping of free names."""
+    return section == _ANY_JOB and not isinstance(leaf["value"], list)
 
 
 def _below(shown: Mapping[str, Any], path: Sequence[str]) -> Mapping[str, Any] | None:
@@ -94,9 +104,7 @@ def _without_names(asked: str) -> str:
     parts = asked.strip().split(".")
     if parts[0] == _DEFAULTS and len(parts) > 1:
         parts[0] = _ANY_JOB
-    if named_job(asked.strip()) is not None:
-        del parts[1]
-    if parts[0] == "auxiliary" and len(parts) > 2:
+    if named(asked) is not None or (parts[0] == "auxiliary" and len(parts) > 2):
         del parts[1]
     return ".".join(parts)
 

@@ -15,14 +15,13 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from scheduler.config.gather import Faults, dotted
-from scheduler.config.schema import FREE, NOT_YET
+from scheduler.config.schema import FREE
 from scheduler.config.sources import Document
 from scheduler.config.yaml_tree import KeyPath
 
 _MAY_BE_EMPTY = re.compile(r"((jobs)?\[\d+\]\.)?schedule")
 _OF_A_KEY = "[key]"  # what pydantic puts behind the path of a key
 _UNKNOWN = "is not a key that is known here"
-_NOT_CARRIED_OUT = "is not carried out by this version of promptd"
 _URL = ("is not a base URL", "an absolute http:// or https:// URL without login, query or fragment")
 _REFERENCE = (
     "is not a reference to a secret",
@@ -137,9 +136,7 @@ def _is_about_a_key(error: ErrorDetails) -> bool:
 def _existing(document: Document, path: KeyPath, *, missing: bool) -> KeyPath:
     """Return the part of the path that is in the file: pydantic adds names of its own to it."""
     wanted, last = (path[:-1], path[-1:]) if missing else (path, ())
-    while wanted and not document.holds(wanted):
-        wanted = wanted[:-1]
-    return (*wanted, *last)
+    return (*document.held(wanted), *last)
 
 
 def _words(model: type[BaseModel], error: ErrorDetails) -> tuple[str, str]:
@@ -167,15 +164,11 @@ class _Unknown:
 
     path: KeyPath
     near: tuple[str, ...]
-    later: bool
 
     @classmethod
     def of(cls, model: type[BaseModel], loc: KeyPath) -> "_Unknown":
-        owner, key = _model_at(model, loc[:-1]), str(loc[-1])
-        if owner is None:
-            return cls(loc, (), False)
-        later = any(issubclass(owner, of) and key in keys for of, keys in NOT_YET.items())
-        return cls(loc, () if later else _near(owner, key), later)
+        owner = _model_at(model, loc[:-1])
+        return cls(loc, () if owner is None else _near(owner, str(loc[-1])))
 
     @property
     def stands_for(self) -> tuple[str, ...]:
@@ -184,8 +177,6 @@ class _Unknown:
 
     @property
     def words(self) -> tuple[str, str]:
-        if self.later:
-            return (_NOT_CARRIED_OUT, "remove it")
         if not self.near:
             return (_UNKNOWN, "remove it; see `promptd config schema`")
         return (_UNKNOWN, f"did you mean {' or '.join(self.near)}?")

@@ -17,8 +17,8 @@ from jobs.errors import TemplateError
 from jobs.prompt import LONGEST_PROMPT, check_template
 from jobs.providers.rows import Reference
 
-_JOB_NAME = r"^[a-z0-9-]+$"
-_LONGEST_NAME = 63
+JOB_NAME = r"^[a-z0-9-]+$"
+LONGEST_NAME = 63
 _HIGHEST_PORT = 65535
 _HOST_NAME = re.compile(
     r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*"
@@ -63,8 +63,8 @@ def _zone_name(name: str) -> str:
 
 
 def _job_name(name: str) -> str:
-    if not re.fullmatch(_JOB_NAME, name) or len(name) > _LONGEST_NAME:
-        raise ValueError(f"is not a job's name; use a-z, 0-9 and hyphens, at most {_LONGEST_NAME}")
+    if not re.fullmatch(JOB_NAME, name) or len(name) > LONGEST_NAME:
+        raise ValueError(f"is not a job's name; use a-z, 0-9 and hyphens, at most {LONGEST_NAME}")
     if name == ASK:
         raise ValueError(f"is the reserved name of `promptd {ASK}`; choose another name")
     return name
@@ -216,7 +216,7 @@ def _variable_name(text: str) -> str:
 JobName = Annotated[
     str,
     AfterValidator(_job_name),
-    Field(json_schema_extra={"pattern": _JOB_NAME, "maxLength": _LONGEST_NAME}),
+    Field(json_schema_extra={"pattern": JOB_NAME, "maxLength": LONGEST_NAME}),
 ]
 ZoneName = Annotated[str, AfterValidator(_zone_name)]
 Template = Annotated[str, AfterValidator(_template)]

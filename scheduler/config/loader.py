@@ -12,16 +12,18 @@ from zoneinfo import ZoneInfo
 from jobs.credential import SecretReference
 from jobs.definition import DEFAULT_TIMEOUT
 from jobs.errors import ConfigError
+from scheduler.config.addresses import Addresses
 from scheduler.config.build import Builder, Shared, Targets
 from scheduler.config.chains import Chains, Written, written_for, written_in
 from scheduler.config.checked import checked_file
+from scheduler.config.delivery import Delivery
 from scheduler.config.faults import NOT_MAPPING
 from scheduler.config.gather import Faults
 from scheduler.config.in_force import packed, taken_over
 from scheduler.config.job_files import WrittenJob, written_jobs
 from scheduler.config.places import DEFAULT_DATABASE, Places, database_url, listen_address, machine_zone
 from scheduler.config.schema import AuxiliaryRow, ConfigFile
-from scheduler.config.settings import AuxiliaryTask, Limits, LogFormat, ScheduledJob, Settings
+from scheduler.config.settings import AuxiliaryTask, Limits, LogFormat, Settings
 from scheduler.config.sources import NO_DRAFTS, Document, Drafts, Files
 from scheduler.config.yaml_tree import KeyPath
 
@@ -66,9 +68,8 @@ def load_in_force(path: Path, handed: bytes, *, environ: Mapping[str, str], now:
     with _collector_paused():
         loaded = _loaded(path, places, now)
     settings = replace(
-        loaded.settings,
+        loaded.settings.in_state_dir(given.state_dir),
         database=given.database,
-        state_dir=given.state_dir,
         secret_keys=given.secret_keys,
     )
     return replace(loaded, settings=settings)
@@ -126,7 +127,12 @@ class _Reading:
         zone = ZoneInfo(file.timezone) if file.timezone else machine_zone()
         primary, fallbacks = self._main_chain(file, chains)
         auxiliary = self._auxiliary(file, chains)
-        shared = self._shared(file, chains, (primary, fallbacks), auxiliary, zone=zone, now=now)
+        addresses = Addresses(self.places, self.faults)
+        delivery = Delivery(self.document, addresses, self.faults, state_dir)
+        targets, alerts = delivery.targets(file.delivery), delivery.alerts(file.alerts)
+        shared = self._shared(
+            file, chains, (primary, fallbacks), auxiliary, delivery.names(), zone=zone, now=now
+        )
         return Settings(
             source=self.document.file.absolute(),
             timezone=zone,
@@ -135,7 +141,7 @@ class _Reading:
             secret_keys=self._secret_keys(file, state_dir),
             registry=chains.registry,
             chain=tuple(dict.fromkeys((*(primary or ()), *(fallbacks or ())))),
-            jobs=self._jobs(shared, chains, written),
+            jobs=Builder(shared, chains, addresses, self.faults).jobs(written),
             auxiliary=auxiliary,
             limits=_limits(file),
             listen=listen_address(file.server.listen),
@@ -144,12 +150,9 @@ class _Reading:
             job_timeout=file.defaults.timeout or DEFAULT_TIMEOUT,
             warnings=tuple(self.faults.warnings),
             follows_machine_zone=not file.timezone,
+            delivery=targets,
+            alerts=alerts,
         )
-
-    def _jobs(
-        self, shared: Shared, chains: Chains, written: tuple[WrittenJob, ...]
-    ) -> Mapping[str, ScheduledJob]:
-        return Builder(shared, chains, self.faults).jobs(written)
 
     def _main_chain(self, file: ConfigFile, chains: Chains) -> tuple[Targets | None, Targets | None]:
         """Return the primary and the fallbacks; either is None when it has faults."""
@@ -171,6 +174,7 @@ class _Reading:
         chains: Chains,
         main: tuple[Targets | None, Targets | None],
         auxiliary: Mapping[str, AuxiliaryTask],
+        deliver_to: frozenset[str],
         *,
         zone: ZoneInfo,
         now: datetime,
@@ -188,6 +192,7 @@ class _Reading:
             fallbacks=fallbacks,
             default_fallbacks=fallbacks if defaults.fallback is None else settled_others,
             auxiliary=auxiliary,
+            deliver_to=deliver_to,
             zone=zone,
             now=now,
         )

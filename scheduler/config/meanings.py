@@ -6,9 +6,13 @@ from types import MappingProxyType
 
 from pydantic import BaseModel
 
+from jobs.providers.rows import CredentialRow, OAuthRow, ProviderRow
 from scheduler.config.schema import (
+    AlertsSection,
     AuxiliaryRow,
     ConfigFile,
+    DeliverRow,
+    DeliveryRow,
     DstRow,
     GatherRow,
     JobRow,
@@ -40,13 +44,73 @@ SECTIONS: Mapping[str, type[BaseModel]] = MappingProxyType(
         "jobs.retry": RetryRow,
         "jobs.gather": GatherRow,
         "jobs.parameters": ParametersRow,
+        "jobs.deliver": DeliverRow,
         "auxiliary": AuxiliaryRow,
+        "providers": ProviderRow,
+        "providers.credentials": CredentialRow,
+        "providers.oauth": OAuthRow,
+        "delivery": DeliveryRow,
+        "alerts": AlertsSection,
         "limits": LimitsSection,
         "server": ServerSection,
         "logging": LoggingSection,
     }
 )
 """The mappings of the file whose keys are explained, by where they stand."""
+
+_BUILT_IN = "the built-in one"
+_LOGIN = {
+    "token_url": _m("where a login is refreshed (RFC 6749 section 6)", _BUILT_IN),
+    "client_id": _m("what the provider knows this program by", _BUILT_IN),
+    "scopes": _m("what a login may be used for"),
+    "device_authorization_url": _m("where a login with a code begins (RFC 8628)", _BUILT_IN),
+    "authorization_url": _m("where a login in a browser begins", _BUILT_IN),
+}
+_PROVIDERS: Mapping[str, Meaning] = MappingProxyType(
+    {
+        "base_url": _m("what the paths of its API are appended to", "the built-in one, else required"),
+        "api_mode": _m("which API it speaks", "the built-in one, else chat_completions"),
+        "auth": _m("none: it wants neither key nor login", "as its credentials say"),
+        "key_env": _m("variables that hold keys: each that is set is a credential, without `credentials`"),
+        "oauth": _m("how its logins are made and refreshed", _BUILT_IN),
+        **{f"oauth.{key}": meaning for key, meaning in _LOGIN.items()},
+        "aliases": _m("other names for it in targets"),
+        "aggregator": _m("true: it passes requests on to other vendors", "the built-in one, else false"),
+        "headers": _m("request headers for it; never a key"),
+        "account_header": _m("the header that names the account of a login", "none"),
+        "stream": _m("true: answers are read as they are written", "the built-in one, else false"),
+        "store": _m("whether it is told to keep what is asked", "it is not told"),
+        "output_limit": _m("false: it takes no limit of output tokens", "the built-in one, else true"),
+        "strategy": _m("in which order its credentials are taken", "fill_first"),
+        "max_concurrency": _m("requests in flight to it from one process", "no bound"),
+        "timeout": _m("of one request", "300s"),
+        "credentials": _m("its keys and logins, in order", "its key variables and its login"),
+        "credentials.label": _m("the name of a credential; its marks and counts stay with it", "required"),
+        "credentials.key": _m("where the key is kept: env:NAME, file:PATH or systemd:NAME", "none"),
+        "credentials.oauth": _m("a login instead of a key; `promptd auth login` makes it", "none"),
+        "credentials.quota_group": _m("credentials of one name share a quota", "each has its own"),
+        "errors": _m("rules for its answers, before the built-in ones"),
+        "new": _m("true: it is no override of a built-in provider of that name"),
+    }
+)
+_ELSEWHERE = "or env:NAME, file:PATH or systemd:NAME"
+_DELIVERY: Mapping[str, Meaning] = MappingProxyType(
+    {
+        "apprise": _m(f"an Apprise URL (chats, e-mail and many more), {_ELSEWHERE}", "none"),
+        "webhook": _m(f"an http(s) URL that takes results by POST, {_ELSEWHERE}", "none"),
+        "headers": _m(f"request headers of the webhook; each value as it is, {_ELSEWHERE}"),
+        "secret": _m("where the key is kept that signs what the webhook is sent (HMAC-SHA256)", "none"),
+        "allow_link_local": _m("true: the webhook may lead to link-local and metadata addresses"),
+        "file": _m(
+            "path of a file that a result replaces; it may name {job}, {run_id}, {state} and "
+            "{scheduled_for:%Y-%m-%d}; a relative one lies in state_dir and stays there",
+            "none",
+        ),
+        "shell": _m("true: the command is one text that a shell reads"),
+        "command": _m("a program that reads results from its standard input: its words", "none"),
+        "timeout": _m("after which sending one message has failed", "30s"),
+    }
+)
 
 MEANINGS: Mapping[str, Meaning] = MappingProxyType(
     {
@@ -70,6 +134,8 @@ MEANINGS: Mapping[str, Meaning] = MappingProxyType(
         "limits": _m("what bounds the daemon, and how much of its past is kept"),
         "server": _m("where figures and health are served"),
         "logging": _m("how much is logged, and in what form"),
+        "delivery": _m("named places where results and alerts can go; jobs refer to them by name"),
+        "alerts": _m("who is told of what is wrong with jobs and credentials"),
         "jobs": _m("the jobs of this file"),
         "jobs.name": _m("the job's identity: its history and state stay with it", "required"),
         "jobs.description": _m("for people", "empty"),
@@ -154,6 +220,19 @@ MEANINGS: Mapping[str, Meaning] = MappingProxyType(
             "none",
         ),
         "jobs.pause_after_failures": _m("pause the job after so many failed runs in a row", "off"),
+        "jobs.deliver": _m(
+            "delivery targets of the results: names, or mappings such as {to: ops, on: failure}",
+            "none: results are recorded only",
+        ),
+        "jobs.deliver.to": _m("the name of a delivery target", "required"),
+        "jobs.deliver.on": _m(
+            "which ends are delivered; changed: a success whose answer is another than the last one's"
+        ),
+        "jobs.heartbeat": _m(
+            "URL, or a reference to one, that is asked as a run begins (/start), succeeds, or fails (/fail): "
+            "in the manner of Healthchecks",
+            "none",
+        ),
         "auxiliary.provider": _m("the helper's own provider", "none: the main chain helps"),
         "auxiliary.model": _m("the helper's own model", "none: the main chain helps"),
         "auxiliary.fallback_chain": _m("targets that help when the first one cannot"),
@@ -166,6 +245,11 @@ MEANINGS: Mapping[str, Meaning] = MappingProxyType(
         "server.listen": _m("host:port of /metrics, /healthz and /readyz, or off", "127.0.0.1:9464"),
         "logging.level": _m("how much is logged", "info"),
         "logging.format": _m("how log lines are written; auto chooses by where they go", "auto"),
+        **{f"providers.{key}": meaning for key, meaning in _PROVIDERS.items()},
+        **{f"delivery.{key}": meaning for key, meaning in _DELIVERY.items()},
+        "alerts.to": _m("names of delivery targets; without one nobody is told", "none: there are no alerts"),
+        "alerts.after_failures": _m("so many failed runs in a row are an alert", "3"),
+        "alerts.remind_every": _m("what lasts is told again after so long", "24h"),
     }
 )
 """Every key of `SECTIONS` that can be written, by its dotted path; `jobs` stands for any job."""

@@ -1,6 +1,6 @@
 """What one part of the configuration says about another: that the other part is there, and no circle."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
@@ -16,9 +16,16 @@ _MOST_NAMES = 5
 
 
 def check_references(
-    written: Iterable[Keys], *, jobs: Collection[str], compresses: bool, faults: Faults
+    written: Iterable[Keys],
+    *,
+    jobs: Collection[str],
+    targets: Collection[str],
+    compresses: bool,
+    faults: Faults,
 ) -> None:
-    """Note names of jobs that are not there, or there twice; warn where nobody is there to compress.
+    """Note names of jobs, and of delivery `targets`, that are not there, or there twice.
+
+    Warn where nobody is there to compress.
 
     The first of `written` is `defaults`. Jobs that come after themselves, through whichever others, are
     told once for each circle.
@@ -30,6 +37,7 @@ def check_references(
             faults.warn(document, (*path, "on_overflow"), without)
         for key in _LISTS_OF_JOBS:
             _check_names(document, (*path, key), getattr(row, key), jobs, faults)
+        check_targets(document, (*path, "deliver"), [each.to for each in row.deliver], targets, faults)
     _check_circles(written[0], written[1:], faults)
 
 
@@ -43,12 +51,27 @@ def _check_names(
             faults.add(document, (*path, number), "names a job that is not there", _nearest(name, jobs))
 
 
-def _nearest(name: str, jobs: Collection[str]) -> str:
-    near = get_close_matches(name, jobs, n=2, cutoff=0.6)
+def check_targets(
+    document: Document, path: KeyPath, names: Sequence[str], targets: Collection[str], faults: Faults
+) -> None:
+    """Note names of delivery targets that are not there, or there twice, in the list at this path."""
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            wrong, mend = "is listed twice", "keep one of the two; `on: always` is every end"
+        elif name not in targets:
+            wrong = "names a delivery target that is not there"
+            mend = _nearest(name, targets) if targets else "there is none; add one under `delivery:`"
+        else:
+            continue
+        faults.add(document, document.held((*path, number, "to")), wrong, mend)
+
+
+def _nearest(name: str, known: Collection[str]) -> str:
+    near = get_close_matches(name, known, n=2, cutoff=0.6)
     if near:
         return f"did you mean {' or '.join(near)}?"
-    listed = sorted(jobs)[:_MOST_NAMES]
-    return f"there are {', '.join(listed)}{', …' if len(jobs) > _MOST_NAMES else ''}"
+    listed = sorted(known)[:_MOST_NAMES]
+    return f"there are {', '.join(listed)}{', …' if len(known) > _MOST_NAMES else ''}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,27 @@
 """The shape of the configuration file: one model per mapping, nothing unknown let in."""
 
-from collections.abc import Mapping
 from datetime import timedelta
-from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from jobs.definition import OnCrash, OnOverflow, OnTruncated
+from jobs.delivery_state import DeliverOn
 from jobs.errors import ErrorClass
 from jobs.providers.rows import BaseUrl, Duration, ProviderRow
 from jobs.request import ApiMode
 from jobs.run import Concurrency
+from scheduler.config.delivery_forms import (
+    AppriseAddress,
+    FileName,
+    HeaderName,
+    HeaderValue,
+    HttpAddress,
+    SecretPlace,
+    TargetName,
+    named_target,
+    one_or_more_names,
+)
 from scheduler.config.extra_body import ExtraBody
 from scheduler.config.forms import (
     Address,
@@ -132,6 +142,20 @@ class RetryRow(Section):
     on: Annotated[frozenset[ErrorClass], Field(min_length=1)] = frozenset(_OF_TIME)
 
 
+class DeliverRow(Section):
+    """One place where a job's results go, by the name of its delivery target."""
+
+    to: TargetName
+    on: DeliverOn = DeliverOn.SUCCESS
+
+
+_OneDeliver = Annotated[DeliverRow, BeforeValidator(named_target, json_schema_input_type=str | DeliverRow)]
+Deliveries = Annotated[
+    tuple[_OneDeliver, ...],
+    BeforeValidator(one_or_more_names, json_schema_input_type=str | DeliverRow | list[str | DeliverRow]),
+]
+
+
 class JobKeys(Section):
     """The keys that a job shares with `defaults`."""
 
@@ -169,6 +193,8 @@ class JobKeys(Section):
     store_prompt: bool = True
     silent_when: Expression | None = None
     pause_after_failures: PositiveOrOff = None
+    deliver: Deliveries = ()
+    heartbeat: HttpAddress | None = None
 
 
 class PartialJob(JobKeys):
@@ -224,6 +250,44 @@ class ServerSection(Section):
     listen: Address | None = None
 
 
+class DeliveryRow(Section):
+    """A delivery target: exactly one of four kinds, and what belongs to that kind."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [{"required": [kind]} for kind in ("apprise", "webhook", "file", "command")]
+        }
+    )
+
+    apprise: AppriseAddress | None = None
+    webhook: HttpAddress | None = None
+    headers: dict[HeaderName, HeaderValue] = {}
+    secret: SecretPlace | None = None
+    allow_link_local: bool = False
+    file: FileName | None = None
+    shell: bool = False
+    command: tuple[Word, ...] | None = None
+    timeout: Duration | None = None
+
+    @field_validator("command", mode="before", json_schema_input_type=str | list[str])
+    @classmethod
+    def _words(cls, value: Any, info: ValidationInfo) -> Any:
+        return command_words(value, shell=bool(info.data.get("shell")))
+
+
+TargetNames = Annotated[
+    tuple[TargetName, ...], BeforeValidator(one_or_more_names, json_schema_input_type=str | list[str])
+]
+
+
+class AlertsSection(Section):
+    """Who is told of what is wrong with jobs and credentials, and how often."""
+
+    to: TargetNames = ()
+    after_failures: Positive | None = None
+    remind_every: Duration | None = None
+
+
 class LoggingSection(Section):
     """How much is logged, and in what form."""
 
@@ -248,20 +312,13 @@ class ConfigFile(Section):
     limits: LimitsSection = LimitsSection()
     server: ServerSection = ServerSection()
     logging: LoggingSection = LoggingSection()
+    delivery: dict[TargetName, DeliveryRow] = {}
+    alerts: AlertsSection = AlertsSection()
     jobs: tuple[JobRow, ...] = ()
 
 
 FREE: frozenset[str] = frozenset({"vars", "extra_body", "response_format"})
 """Keys under which anything may stand, null included."""
-
-NOT_YET: Mapping[type[BaseModel], frozenset[str]] = MappingProxyType(
-    {
-        ConfigFile: frozenset({"delivery", "alerts"}),
-        JobKeys: frozenset({"deliver", "heartbeat"}),
-    }
-)
-"""Keys that the specification knows and this version refuses: it would not do what they say."""
-
 
 BROKEN = TargetRow.model_construct(provider="", model="")
 """Stands for a target that has faults of its own, so that those after it keep their place."""

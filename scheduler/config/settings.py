@@ -1,7 +1,7 @@
 """The settled configuration: frozen values, names canonical, paths absolute, nothing left to guess."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from jobs.alert import AlertPolicy
 from jobs.credential import SecretReference
 from jobs.definition import Job
-from jobs.delivery.target import DeliveryTarget, references_of
+from jobs.delivery.target import DeliveryTarget, FileTarget, references_of
 from jobs.names import ProviderName
 from jobs.providers.registry import Registry
 from jobs.target import Target
@@ -124,6 +124,18 @@ class Settings:
         named = [each for target in self.delivery.values() for each in references_of(target)]
         beats = [job.job.heartbeat for job in self.jobs.values()]
         return tuple(dict.fromkeys([*named, *(each for each in beats if each is not None)]))
+
+    def withheld(self) -> tuple[SecretReference, ...]:
+        """Return every secret beside the providers' that no command of a job is to find."""
+        return (*self.secret_keys, *self.delivery_references())
+
+    def in_state_dir(self, state_dir: Path) -> "Settings":
+        """Return this with another state directory: the files of deliveries lie there too."""
+        delivery = {
+            name: replace(target, base=state_dir) if isinstance(target, FileTarget) else target
+            for name, target in self.delivery.items()
+        }
+        return replace(self, state_dir=state_dir, delivery=MappingProxyType(delivery))
 
     def targets(self) -> tuple[Target, ...]:
         """Return every target that a chain names: the main one, the jobs' and the auxiliary tasks'."""

@@ -29,6 +29,16 @@ class Document:
         """Say whether the path leads to something in this file."""
         return self._steps(path)[1] == len(path)
 
+    def held(self, path: KeyPath) -> KeyPath:
+        """Return as much of a path as is in this file; one value may stand there in place of a list."""
+        kept: KeyPath = ()
+        for part in path:
+            if self.holds((*kept, part)):
+                kept = (*kept, part)
+            elif not isinstance(part, int):
+                break
+        return kept
+
     def place(self, path: KeyPath, *, key: bool = False) -> tuple[int, int]:
         """Return line and column, from 1, of the value at the path, or of its key.
 

@@ -47,6 +47,41 @@ def test_a_secret_that_cannot_be_read_is_exit_1(tmp_path: Path) -> None:
     assert "unreadable: zai spare: the variable SPARE_KEY is not set" in world.run("check").out
 
 
+def test_what_deliveries_and_heartbeats_keep_secret_is_read_and_judged(tmp_path: Path) -> None:
+    """Apprise itself says whether it knows a service; nothing is sent, and nothing secret is shown."""
+    token = "planted-token-Zx81Qq0aBc93"
+    config = READABLE.replace("prompt: tick", "prompt: tick, heartbeat: 'env:BEAT'") + (
+        "delivery:\n  ops: {apprise: 'env:OPS'}\n  odd: {apprise: 'env:ODD'}\n  mail: {apprise: 'env:MAIL'}\n"
+        "  hook: {webhook: 'env:HOOK', secret: 'env:SECRET', headers: {X-Key: 'file:nowhere'}}\n"
+    )
+    environ = {
+        "OPS": f"slakc://{token}",
+        "ODD": f"slack://{token}",
+        "MAIL": f"mailtos://me:{token}@example.org",
+        "HOOK": f"ftp://example.org/{token}",
+        "BEAT": f"https://hc.example/{token}",
+    }
+    world = World(tmp_path, config=config, environ=environ, migrated=False)
+
+    told = world.json("check", "check", code=1)
+
+    assert told["targets"] == ["hook", "mail", "odd", "ops"]
+    assert {each["label"]: (each["source"], each["why"].split("; ")[0]) for each in told["unreadable"]} == {
+        "delivery.ops.apprise": ("env:OPS", "Apprise knows no service of this scheme"),
+        "delivery.odd.apprise": ("env:ODD", "Apprise cannot use this URL"),
+        "delivery.hook.webhook": ("env:HOOK", "is not a URL"),
+        "delivery.hook.secret": ("env:SECRET", "the variable SECRET is not set"),
+        "delivery.hook.headers.X-Key": (
+            f"file:{tmp_path}/nowhere",
+            f"cannot read {tmp_path}/nowhere: No such file or directory",
+        ),
+    }
+    said = world.run("check")
+    assert "unreadable: delivery.hook.secret: the variable SECRET is not set" in said.out
+    assert "1 jobs, 1 providers and 4 delivery targets are configured; what is named above" in said.out
+    assert token not in f"{told}{said.out}{said.err}"
+
+
 def test_a_secret_key_that_is_too_short_is_a_fault(tmp_path: Path) -> None:
     """The daemon would refuse to start with it."""
     config = READABLE + "secret_key: env:PROMPTD_SECRET\n"

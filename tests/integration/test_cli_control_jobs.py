@@ -9,6 +9,7 @@ import pytest
 from support.controlled import NOTHING_CHANGED, Verbs, listening
 from test_cli_ground import CONFIG, KEYS, World
 
+from jobs.delivery_state import Deliver, DeliverOn
 from scheduler.config.loader import load
 from scheduler.config.settings import Settings
 
@@ -149,6 +150,19 @@ def test_a_job_without_a_schedule_is_run_by_hand(tmp_path: Path) -> None:
     job = settled(ground).jobs["new"]
     assert job.schedule is None
     assert job.job.prompt_file == prompt
+
+
+def test_a_job_from_options_delivers_where_and_when_they_say(tmp_path: Path) -> None:
+    ground = world(tmp_path)
+    ground.file.write_text(CONFIG + "delivery: {ops: {file: a.md}, hook: {file: b.md}}\n")
+    options = ("--name", "new", "--prompt", "x", "--deliver", "hook", "--deliver", "ops:failure")
+
+    said = ground.run("job", "add", *options)
+    refused = ground.run("job", "add", "--name", "other", "--prompt", "x", "--deliver", "hok")
+
+    assert said.code == 0, said
+    assert settled(ground).jobs["new"].job.deliver == (Deliver("hook"), Deliver("ops", DeliverOn.FAILURE))
+    assert (refused.code, "did you mean hook?" in refused.err) == (78, True)
 
 
 @pytest.mark.parametrize(

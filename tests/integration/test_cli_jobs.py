@@ -129,3 +129,16 @@ def test_status_tells_daemon_runs_and_what_is_closed_or_held(tmp_path: Path) -> 
 def test_a_count_that_is_none_is_a_usage_error(tmp_path: Path, count: str) -> None:
     """`-n` wants a number from 1."""
     assert World(tmp_path, migrated=False, config=CONFIG).run("job", "next", "-n", count).code == 2
+
+
+def test_the_command_of_a_dry_run_finds_no_secret_of_a_delivery(tmp_path: Path) -> None:
+    """What it prints would stand in the prompt."""
+    config = (
+        f"{CONFIG}  - name: a\n    schedule: null\n    prompt: '{{{{ gathered }}}}'\n"
+        "    heartbeat: env:BEAT\n    gather: {shell: true, command: 'echo =$HOOK$BEAT'}\n"
+        "delivery: {hook: {webhook: env:HOOK}}\n"
+    )
+    environ = {"HOOK": "https://example.org/in", "BEAT": "https://hc.example/a"}
+    world = World(tmp_path, config=config, environ=environ, migrated=False)
+
+    assert world.run("job", "run", "a", "--dry-run", "--gather").out == "=\n\n"

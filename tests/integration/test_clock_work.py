@@ -148,3 +148,27 @@ async def test_what_is_due_is_not_forgotten_when_the_scheduler_is_exchanged_as_i
             await asyncio.sleep(0)
 
     assert looked == ["a"]
+
+
+async def test_a_look_that_does_not_end_is_not_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watchdog is fed while all is fresh: it ends a daemon whose planner hangs while its loop turns."""
+    monkeypatch.setattr(clock_work, "LONGEST_LOOK", 0.3)
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def look(_names: list[str]) -> Mapping[str, datetime | None]:
+        begun.set()
+        await go_on.wait()
+        return {}
+
+    work = ClockWork(look)
+    work.start({"a": clock.utcnow()})
+    async with asyncio.timeout(20):
+        await begun.wait()
+        looks = work.fresh
+        while work.fresh:
+            await asyncio.sleep(0.01)
+        go_on.set()
+        await work.quit()
+
+    assert looks
+    assert work.fresh

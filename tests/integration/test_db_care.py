@@ -6,6 +6,7 @@ import threading
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import Connection, Engine, event, insert, select, update
@@ -115,6 +116,13 @@ def test_an_audit_finds_what_is_lost_behind_the_horizon_only(db: Connection) -> 
     assert not audited(db, since=None, now=NOW).ok
 
 
+def delivery_of(run_id: int | None, *, state: str = "pending", **values: object) -> dict[str, object]:
+    """Return a row of a delivery that was made at NOW."""
+    ended = None if state == "pending" else NOW
+    row = {"run_id": run_id, "target": "ops", "state": state, "next_attempt_at": NOW, "created_at": NOW}
+    return {**row, "finished_at": ended, "idempotency_key": uuid4().hex, **values}
+
+
 def test_what_somebody_will_ask_for_stays(db: Connection) -> None:
     """An open run, its parent, the newest answer, what a hold makes up for, what is to be delivered."""
     ids = fill(db)
@@ -124,8 +132,7 @@ def test_what_somebody_will_ask_for_stays(db: Connection) -> None:
     )
     db.execute(update(runs).where(runs.c.id.in_(ids[5:])).values(state="failed"))
     db.execute(update(jobs).values(held_by=held))
-    pending = {"run_id": told, "target": "ops", "state": "pending", "idempotency_key": "k", "created_at": NOW}
-    db.execute(insert(deliveries).values(pending))
+    db.execute(insert(deliveries).values(delivery_of(told)))
 
     prune_all(db, Keep(0))
 

@@ -149,8 +149,9 @@ def test_down_to_base_and_up_again_is_the_same_database(path: Path, url: str) ->
     assert schema_of(path) == before
 
 
-def test_an_unmigrated_database_is_refused_with_the_command_that_mends_it(url: str) -> None:
+def test_an_unmigrated_database_is_refused_with_the_command_that_mends_it(path: Path, url: str) -> None:
     """Reading commands ask without loading Alembic."""
+    path.touch(0o600)
     engine = create_engine(url)
     with engine.connect() as connection, pytest.raises(Unavailable, match="promptd db upgrade"):
         require(connection)
@@ -206,6 +207,7 @@ AFTER_IT = datetime(2026, 11, 21, 15, tzinfo=UTC)
 
 def restored(path: Path, kept: Path) -> None:
     """Make a database of what was dumped."""
+    path.touch(0o600)
     with sqlite3.connect(path) as connection:
         connection.executescript(kept.read_text("utf-8"))
     connection.close()

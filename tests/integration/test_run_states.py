@@ -158,11 +158,11 @@ def test_a_success_gets_a_title_once_and_nothing_else_of_its_row_changes(
     run = start(db, instance)
     runs.finish(db, run, ANSWER, now=NOW + SECOND)
     before = row_of(db, run)._asdict()
-    runs.give_title(db, replace(run, tries=2), "of another try")
+    runs.give_title(db, replace(run, tries=2), "of another try", now=NOW)
     assert row_of(db, run)._asdict() == before
 
     for title in (None, "the first", "the second"):
-        runs.give_title(db, run, title)
+        runs.give_title(db, run, title, now=NOW)
 
     assert row_of(db, run)._asdict() == {**before, "title": "the first"}
 
@@ -173,7 +173,7 @@ def test_what_did_not_succeed_gets_no_title(db: Connection, instance: int, name:
     runs.finish(db, run, ENDINGS[name], now=NOW + SECOND)
     before = row_of(db, run)
 
-    runs.give_title(db, run, "a title")
+    runs.give_title(db, run, "a title", now=NOW)
 
     assert row_of(db, run) == before
 
@@ -187,7 +187,7 @@ def test_what_was_sent_for_a_title_counts_for_the_run_and_is_heard_of_no_more_wh
     spent = {"outcome": "succeeded", "input_tokens": 7, "output_tokens": 3}
     db.execute(update(attempt_table).where(attempt_table.c.id == answered).values(**spent))
 
-    runs.give_title(db, run, "a title")
+    runs.give_title(db, run, "a title", now=NOW)
 
     outcomes = list(db.execute(select(attempt_table.c.outcome).order_by(attempt_table.c.id)).scalars())
     assert outcomes == [AttemptOutcome.SUCCEEDED, AttemptOutcome.UNKNOWN]

@@ -264,7 +264,7 @@ def test_nothing_heavy_is_imported() -> None:
     """Reading configuration needs neither the SDK nor the database."""
     code = (
         "import sys, scheduler.config.loader, scheduler.config.effective, scheduler.config.json_schema\n"
-        "print([m for m in ('openai', 'sqlalchemy', 'alembic', 'httpx2') if m in sys.modules])"
+        "print([m for m in ('openai', 'sqlalchemy', 'alembic', 'httpx2', 'apprise') if m in sys.modules])"
     )
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)

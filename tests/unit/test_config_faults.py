@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from jobs.errors import ConfigError, Fault
 from scheduler.config.loader import load
-from scheduler.config.schema import NOT_YET, JobKeys
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
 HEAD = "timezone: UTC\nmodel: openai/gpt-5.5\n"
@@ -233,7 +232,6 @@ def test_one_mistake_is_one_fault(tmp_path: Path, text: str, line: int, key: str
         ("model: {provider: zai, model: 5}", "model.model", "in quotes"),
         ("model: {provider: zai, model: x, larger_context: 5}", "model.larger_context", "true or false"),
         ("description:", "description", "has no value"),
-        *((f"{key}: x", key, "is not carried out by this version") for key in sorted(NOT_YET[JobKeys])),
     ],
 )
 def test_one_mistake_in_a_job_is_one_fault(tmp_path: Path, keys: str, key: str, words: str) -> None:
@@ -271,21 +269,6 @@ def test_required_keys_are_asked_for(tmp_path: Path) -> None:
     assert told(tmp_path, HEAD + "jobs: [{name: a, schedule: null, promt_file: x}]\n") == [
         (3, "jobs[0].promt_file")
     ]
-
-
-@pytest.mark.parametrize(
-    ("text", "key"),
-    [
-        ("delivery: {}", "delivery"),
-        ("alerts: {to: [a]}", "alerts"),
-        ("defaults: {deliver: [ops]}", "defaults.deliver"),
-    ],
-)
-def test_what_is_not_carried_out_is_refused(tmp_path: Path, text: str, key: str) -> None:
-    """A key that would do nothing is a fault, never ignored."""
-    (fault,) = faults(tmp_path, text + "\n")
-    assert fault.key == key
-    assert "not carried out by this version of promptd" in fault.wrong
 
 
 @pytest.mark.parametrize(
@@ -375,13 +358,16 @@ def test_faults_of_all_files_come_together(tmp_path: Path) -> None:
 
 
 SECTIONS = (
-    "timezone database state_dir jobs_dir secret_key model fallback_providers auxiliary title providers",
+    "timezone database state_dir jobs_dir secret_key model fallback_providers auxiliary title providers "
+    "delivery alerts",
 )
 KEYS = (
-    "defaults limits server listen logging jobs name schedule prompt vars base_url credentials key errors",
+    "defaults limits server listen logging jobs name schedule prompt vars base_url credentials key errors "
+    "deliver heartbeat to on webhook apprise file command headers secret shell",
 )
 VALUES = (
-    "openai zai custom null true 5 1.5 a/b x env:A sk-1234567890123456 @daily '{{' http://h/v1 class text",
+    "openai zai custom null true 5 1.5 a/b x env:A sk-1234567890123456 @daily '{{' http://h/v1 class text "
+    "a.md {job} failure",
 )
 WORDS = st.sampled_from(" ".join(SECTIONS + KEYS + VALUES).split())
 TREES = st.recursive(

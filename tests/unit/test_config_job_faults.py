@@ -61,7 +61,6 @@ def warnings(tmp_path: Path, text: str) -> list[str]:
         ("after: [a]", "after[0]", "closes a circle, a after a"),
         ("prompt_file: p.md", "prompt_file", "says again what prompt says"),
         ("system_file: nowhere.md", "system_file", "nowhere.md does not exist"),
-        ("deliver: [ops]", "deliver", "not carried out by this version"),
     ],
 )
 def test_one_mistake_in_a_job_is_one_fault(tmp_path: Path, keys: str, key: str, words: str) -> None:

@@ -10,7 +10,7 @@ from jobs.definition import Command, OnCrash, Retry
 from jobs.errors import ErrorClass, UsageError
 from jobs.run import Concurrency
 from scheduler.config.effective import effective, job_keys
-from scheduler.config.explained import in_effect, matching, named_job
+from scheduler.config.explained import in_effect, matching, named
 from scheduler.config.json_schema import json_schema
 from scheduler.config.loader import Loaded, load_with_origins
 from scheduler.config.meanings import MEANINGS, SECTIONS
@@ -210,9 +210,7 @@ def test_a_key_is_explained_with_its_values_in_effect(tmp_path: Path) -> None:
     file = tmp_path / "promptd.yaml"
     found = [(v.at, v.value, v.origin) for v in in_effect("jobs.timeout", made)]
     assert found == [("jobs.a.timeout", 60.0, f"{file}:6"), ("jobs.b.timeout", 180.0, f"{file}:3")]
-    assert [v.at for v in in_effect("jobs.timeout", made, job=named_job("jobs.b.timeout"))] == [
-        "jobs.b.timeout"
-    ]
+    assert [v.at for v in in_effect("jobs.timeout", made, only=named("jobs.b.timeout"))] == ["jobs.b.timeout"]
     assert [v.value for v in in_effect("jobs.dst.gap", made)] == [None, "skip"]
     assert [(v.value, v.origin) for v in in_effect("limits.keep_days", made)] == [(9, f"{file}:4")]
 

@@ -1,0 +1,170 @@
+"""Alerts: what is wrong is looked for every 5 s, and told once, whatever process looks and however often."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from jobs import clock
+from jobs.alert import AlertKind
+from jobs.delivery.alert_rules import (
+    ABANDONED_WITHIN,
+    HeldBy,
+    Judgement,
+    Keyless,
+    Refusal,
+    Trouble,
+    Watched,
+    judged,
+)
+from jobs.delivery.alert_words import (
+    MOST_APART,
+    MOST_NAMED,
+    Details,
+    gathered,
+    opened,
+    reminder,
+    resolved,
+)
+from jobs.events import AlertTold, AttributionWasRefused, Event, Events, WriteFailed
+from jobs.providers.resolve import no_key
+from jobs.store import alert_facts, alerts
+from jobs.store.alert_facts import FailingJob
+from jobs.store.alerts import Told, Verdict
+from jobs.store.engine import kind_of
+from jobs.store.revision import OtherRevision
+from jobs.store.store import Store
+
+__all__ = ["Alerts", "Watched"]
+
+EVERY = timedelta(seconds=5)
+MOST_REFUSALS = 100
+
+
+class Alerts:
+    """Judges what is wrong, and writes what is to be told. `wake` is called when deliveries were written.
+
+    Nothing is kept here but what the database does not know: attributions that were refused.
+    """
+
+    def __init__(self, store: Store, events: Events, watched: Watched, *, wake: Callable[[], None]) -> None:
+        self._store, self._events, self._wake = store, events, wake
+        self._watched = watched
+        self._refusals: dict[int, Refusal] = {}
+        self._hurry = asyncio.Event()
+
+    def take(self, watched: Watched) -> None:
+        """Judge by this configuration from now on."""
+        self._watched = watched
+
+    def hear(self, event: Event) -> None:
+        """Listen to events: a refused attribution is in no table, so it is told at once."""
+        if isinstance(event, AttributionWasRefused) and len(self._refusals) < MOST_REFUSALS:
+            self._refusals[event.attempt_id] = Refusal(event.attempt_id, event.message)
+            self._hurry.set()
+
+    async def watch(self) -> None:
+        """Judge every 5 s, until cancelled; a database that cannot be asked is told of, and asked again."""
+        while True:
+            self._hurry.clear()
+            try:
+                await self.judge()
+            except DBAPIError as exc:
+                self._events.emit(WriteFailed(kind_of(exc), str(exc.orig)))
+            except OtherRevision:
+                pass  # nothing is written meanwhile, and whoever looks after the process tells it
+            try:
+                async with asyncio.timeout(EVERY.total_seconds()):
+                    await self._hurry.wait()
+            except TimeoutError:
+                continue
+
+    async def judge(self) -> int:
+        """Judge once; return how many alerts were told of. With nobody to tell nothing is judged."""
+        watched, refusals = self._watched, tuple(self._refusals.values())
+        if not watched.policy.to:
+            self._refusals.clear()
+            return 0
+        await self._store.check_revision()
+        now = clock.utcnow()
+        verdict = await self._store.read(look, watched, refusals, now=now)
+        told: tuple[Told, ...] = ()
+        if verdict:
+            told = await self._store.write(
+                alerts.tell, verdict, to=watched.policy.to, now=now, gathered=gathered
+            )
+        for refusal in refusals:
+            self._refusals.pop(refusal.attempt_id, None)
+        self._tell(told)
+        return len(told)
+
+    def _tell(self, told: tuple[Told, ...]) -> None:
+        for each in told:
+            about, change = each.change.about, each.change
+            self._events.emit(
+                AlertTold(
+                    about.kind,
+                    change.notice,
+                    change.subject,
+                    job=about.job,
+                    provider=about.provider,
+                    credential=about.credential,
+                    run_id=about.run_id,
+                )
+            )
+        if told:
+            self._wake()
+
+
+def look(
+    connection: Connection, watched: Watched, refusals: Sequence[Refusal] = (), *, now: datetime
+) -> Verdict:
+    """Read the facts, judge them, and put what is to be told into words; writes nothing."""
+    facts = alert_facts.facts(connection, since=now - ABANDONED_WITHIN)
+    found = judged(facts, watched, (*refusals, *_keyless(connection, watched, now)), now=now)
+    details = _details(connection, found, now)
+    changes = (
+        *(opened(each, details, watched) for each in found.opens),
+        *(reminder(standing, each, details, watched) for standing, each in found.reminds),
+        *(resolved(standing, details, watched) for standing in found.over),
+    )
+    return Verdict(changes, found.close, found.redate, facts.newest, watched.policy.remind_every)
+
+
+def _keyless(connection: Connection, watched: Watched, now: datetime) -> Iterator[Keyless]:
+    """Yield the providers none of whose secrets can be read now."""
+    if watched.vault is None:
+        return
+    for provider in watched.providers:
+        why = no_key(provider.name, watched.vault.look(connection, provider, now=now))
+        if why is not None:
+            yield Keyless(provider.name, why)
+
+
+def _details(connection: Connection, found: Judgement, now: datetime) -> Details:
+    """Read what words need. Of many of a kind only subjects are told, so it is read for some of them."""
+    reminded = [trouble for _, trouble in found.reminds]
+    some = [*_of_kind(found.opens), *_of_kind(reminded)]
+    ended = [each.about.job for each in found.over if each.about.kind is AlertKind.JOB_FAILING]
+    names = [each.fact.name for each in some if isinstance(each.fact, FailingJob)]
+    held = [each.fact for each in some if isinstance(each.fact, HeldBy)]
+    return Details(
+        now,
+        alert_facts.newest_ends(connection, (*names, *filter(None, ended[:MOST_NAMED]))),
+        {
+            ", ".join(each.names): tuple(alert_facts.held_by(connection, each.hold_keys, at_most=MOST_NAMED))
+            for each in held
+        },
+    )
+
+
+def _of_kind(troubles: Sequence[Trouble]) -> Iterator[Trouble]:
+    """Yield the first of each kind, as many as may get a message each."""
+    seen: Counter[AlertKind] = Counter()
+    for each in troubles:
+        seen[each.about.kind] += 1
+        if seen[each.about.kind] <= MOST_APART:
+            yield each

@@ -1,0 +1,68 @@
+"""Sending one message to one target, whatever kind it is."""
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from typing import assert_never
+
+from jobs.commands import Commands
+from jobs.delivery import apprise, command, file, webhook
+from jobs.delivery.aside import Aside
+from jobs.delivery.message import Message
+from jobs.delivery.outgoing import Outgoing
+from jobs.delivery.target import AppriseTarget, CommandTarget, DeliveryTarget, FileTarget, WebhookTarget
+from jobs.errors import CommandFailed, SecretUnreadable, Undeliverable
+from jobs.providers.secrets import SecretReader
+from jobs.redaction import redacted
+from jobs.secret import Redactor
+
+_MOST_WRITERS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What sending takes; made once by the composition root, which closes `outgoing`."""
+
+    secrets: SecretReader
+    redactor: Redactor
+    commands: Commands
+    outgoing: Outgoing
+    disks: Aside = field(default_factory=lambda: Aside(_MOST_WRITERS))
+
+
+async def send(target: DeliveryTarget, message: Message, *, tools: Tools) -> None:
+    """Deliver a message, in at most the target's timeout and the few seconds in which a command dies.
+
+    Raises Undeliverable, and nothing else, where it was not delivered; its text holds no secret. A secret of
+    ours that the message quotes is taken out of it first.
+    """
+    own = tools.redactor.own
+    told = replace(message, subject=own(message.subject), body=await redacted(own, message.body))
+    try:
+        await _sent(target, told, tools)
+    except (CommandFailed, SecretUnreadable) as exc:
+        raise Undeliverable(tools.redactor.clean(str(exc))) from exc
+
+
+async def _sent(target: DeliveryTarget, message: Message, tools: Tools) -> None:
+    match target:
+        case AppriseTarget():
+            url = tools.secrets.read(target.url)
+            await apprise.notify(target, message, url=url, commands=tools.commands, redactor=tools.redactor)
+        case WebhookTarget():
+            await webhook.post(target, message, secrets=tools.secrets, outgoing=tools.outgoing)
+        case FileTarget():
+            await _written(target, message, tools.disks)
+        case CommandTarget():
+            await command.feed(target, message, commands=tools.commands)
+        case _:
+            assert_never(target)
+
+
+async def _written(target: FileTarget, message: Message, disks: Aside) -> None:
+    """Write a file; a disk that does not answer is given up, and written to when it does."""
+    try:
+        async with asyncio.timeout(target.timeout.total_seconds()):
+            await disks.call(file.write, target, message)
+    except TimeoutError:
+        seconds = target.timeout.total_seconds()
+        raise Undeliverable(f"its disk gave no answer within {seconds:g} s") from None

@@ -1,0 +1,96 @@
+"""Who may read and change the files that hold what nobody else may know: databases and keys."""
+
+import os
+import stat
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from jobs.errors import ConfigError, Fault
+
+OF_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+KEPT_BESIDE = ("-wal", "-shm", "-journal")
+"""The ends of the files that SQLite keeps beside a database (sqlite.org/tempfiles.html)."""
+
+
+def wrong_with_file(facts: os.stat_result, *, trusted: Collection[int]) -> tuple[str, str] | None:
+    """Return what is wrong with a private file, and the command that mends it without the file's name.
+
+    Of a file with an access control list the bits of the group are its mask: no entry gives more than they do
+    (acl(5)).
+    """
+    mode = stat.S_IMODE(facts.st_mode)
+    if mode & OF_OTHERS:
+        may = "read and changed" if mode & (stat.S_IWGRP | stat.S_IWOTH) else "read"
+        return f"can be {may} by others (mode {mode:04o})", "chmod 600"
+    if facts.st_uid not in trusted:
+        return f"belongs to another user (uid {facts.st_uid})", f"chown {os.geteuid()}"
+    return None
+
+
+def wrong_with_directory(facts: os.stat_result, *, trusted: Collection[int]) -> tuple[str, str] | None:
+    """Return what is wrong with the directory of private files, and the command that mends it.
+
+    Its group may write: the control socket lets it steer the daemon anyway.
+    """
+    mode = stat.S_IMODE(facts.st_mode)
+    if mode & stat.S_IWOTH:
+        mend = "" if mode & stat.S_ISVTX else "chmod o-w"  # /tmp is meant to be so
+        return f"is a directory in which everybody may put files (mode {mode:04o})", mend
+    if facts.st_uid not in trusted:
+        return f"is a directory of another user (uid {facts.st_uid})", f"chown {os.geteuid()}"
+    return None
+
+
+def faults_of_file(path: Path) -> Iterator[Fault]:
+    """Yield what is wrong with a file that must be private; one that is not there, or not seen, is right."""
+    facts = _facts(path)
+    if facts is not None and (wrong := wrong_with_file(facts, trusted=_trusted(path.parent))):
+        yield _fault(path, *wrong)
+
+
+def faults_of_directory(path: Path) -> Iterator[Fault]:
+    """Yield what is wrong with the directory of private files."""
+    facts = _facts(path)
+    if facts is not None and (wrong := wrong_with_directory(facts, trusted=_trusted(path))):
+        yield _fault(path, *wrong)
+
+
+def faults_of_database(path: Path) -> Iterator[Fault]:
+    """Yield what is wrong with a SQLite file, those beside it, and their directory."""
+    yield from faults_of_directory(path.parent)
+    for end in ("", *KEPT_BESIDE):
+        yield from faults_of_file(path.with_name(f"{path.name}{end}"))
+
+
+def require_private_database(path: Path) -> None:
+    """Raise ConfigError while others may read or change a SQLite file."""
+    if faults := list(faults_of_database(path)):
+        raise ConfigError(faults)
+
+
+def require_private_key(path: Path) -> None:
+    """Raise ConfigError while others may read or change a key, or its directory."""
+    if faults := [*faults_of_directory(path.parent), *faults_of_file(path)]:
+        raise ConfigError(faults)
+
+
+def _trusted(directory: Path) -> frozenset[int]:
+    """Return the users whose files are used: this one, root, and for root the user of the state directory.
+
+    So a root shell acts on the files of a service with a user of its own.
+    """
+    own = os.geteuid()
+    facts = _facts(directory) if own == 0 else None
+    return frozenset({0, own} | ({facts.st_uid} if facts is not None else set()))
+
+
+def _facts(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None
+
+
+def _fault(path: Path, wrong: str, mend: str) -> Fault:
+    advice = f"run `{mend} {path}`" if mend else "use a directory of your own"
+    return Fault(path, 0, 0, "", wrong, advice)

@@ -1,0 +1,89 @@
+"""Addresses and other texts that may be secrets: kept elsewhere by reference, or written out and judged."""
+
+import socket
+import stat
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from jobs.credential import SecretReference
+from jobs.delivery.addresses import refusal_of
+from jobs.secret import secrets_in_url
+from scheduler.config.delivery_forms import http_url, is_reference
+from scheduler.config.gather import Faults
+from scheduler.config.places import Places
+from scheduler.config.sources import Document
+from scheduler.config.texts import moved
+from scheduler.config.yaml_tree import KeyPath
+
+_MODE_OF_A_NEW_FILE = 0o644
+
+
+@dataclass(slots=True)
+class Addresses:
+    """Settles what may be a secret; whether others may read a file is looked at once."""
+
+    places: Places
+    faults: Faults
+    _read_by_others: dict[Document, bool] = field(default_factory=dict)
+    _told: set[tuple[Document, KeyPath]] = field(default_factory=set)
+
+    def kept(self, text: str) -> SecretReference:
+        """Return where a text is kept: where it says, or right here."""
+        with suppress(ValueError):
+            return self.places.reference(text)
+        return SecretReference("literal", moved(text))
+
+    def url(self, document: Document, path: KeyPath, url: str) -> SecretReference:
+        """Return where a URL is kept; warn of one with a secret in it that others may read."""
+        if not is_reference(url) and secrets_in_url(url):
+            self.warn_readers(document, path)
+        return self.kept(url)
+
+    def http_url(
+        self, document: Document, path: KeyPath, url: str, *, allow_link_local: bool | None = None
+    ) -> SecretReference:
+        """Return what `url` does; note an address that is never asked, unless it is allowed.
+
+        With None nothing can allow it.
+        """
+        what = None if allow_link_local or is_reference(url) else _refused(http_url(url).hostname or "")
+        if what is not None:
+            mend = "write another URL" if allow_link_local is None else "or add `allow_link_local: true`"
+            self.faults.add(document, path, f"leads to an address that is not asked, {what}", mend)
+        return self.url(document, path, url)
+
+    def warn_readers(self, document: Document, path: KeyPath) -> None:
+        """Warn of a secret that is written out in a file which everybody on the machine may read.
+
+        Of the jobs of one file the first is told: there may be thousands.
+        """
+        told = (document, path[-1:]) if path[:1] != ("delivery",) else (document, path)
+        if told in self._told:
+            return
+        self._told.add(told)
+        if document not in self._read_by_others:
+            self._read_by_others[document] = not self.places.files.alone and _is_read_by_others(document)
+        if self._read_by_others[document]:
+            text = f"seems to hold a secret, and everybody may read {document.file.name}"
+            self.faults.warn(document, path, f"{text}; write env:NAME or file:PATH, or `chmod o-r` the file")
+
+
+def _refused(host: str) -> str | None:
+    """Return what a host is that is written as an address, in any spelling, and not to be asked.
+
+    Names are not looked up here: where they lead to is judged whenever they are asked.
+    """
+    try:
+        found = socket.getaddrinfo(host, None, flags=socket.AI_NUMERICHOST)
+        return refusal_of(str(found[0][4][0]))
+    except (OSError, UnicodeError, ValueError):
+        return None
+
+
+def _is_read_by_others(document: Document) -> bool:
+    """Say whether the file may be read by everybody; one that is still to be written will be."""
+    try:
+        mode = document.file.stat().st_mode
+    except OSError:
+        mode = _MODE_OF_A_NEW_FILE
+    return bool(mode & stat.S_IROTH)

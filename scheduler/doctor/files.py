@@ -1,0 +1,118 @@
+"""Who may read and change what: state directory, database, keys, control socket, backups, configuration."""
+
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from jobs.credential import SecretReference
+from jobs.errors import Fault
+from jobs.store import file_modes
+from scheduler.doctor.finding import Finding
+
+MOST_BACKUPS = 10
+NO_KEYS = ("no-key-required",)
+_OF_STRANGERS = stat.S_IRWXO
+
+
+def state_directory(path: Path) -> Iterator[Finding]:
+    """Judge the directory that holds database, key and socket."""
+    name = "state directory"
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        yield Finding.unknown(name, f"{path} is not there yet; `promptd start` makes it")
+        return
+    except OSError as exc:
+        yield Finding.fault(name, f"{path}: {exc.strerror}", "name another state_dir, or ask as its owner")
+        return
+    if not stat.S_ISDIR(mode):
+        yield Finding.fault(name, f"{path} is no directory", "name another state_dir, or move the file away")
+    elif faults := list(file_modes.faults_of_directory(path)):
+        yield from _told(name, faults)
+    elif mode & file_modes.OF_OTHERS:
+        seen = f"{path}: others can look into it (mode {stat.S_IMODE(mode):04o})"
+        yield Finding.warning(name, seen, f"run `chmod 700 {path}`")
+    else:
+        yield Finding.ok(name, f"{path} is its owner's alone")
+
+
+def database(path: Path) -> Iterator[Finding]:
+    """Judge a SQLite file, and the files beside it."""
+    if not path.exists():
+        yield Finding.unknown("database files", f"{path} is not there yet; `promptd start` makes it")
+        return
+    faults = list(file_modes.faults_of_database(path))
+    yield from _told("database files", faults)
+    if not faults:
+        yield Finding.ok("database files", f"{path} is its owner's alone")
+
+
+def key(reference: SecretReference, state_dir: Path) -> Iterator[Finding]:
+    """Judge the file of a secret_key; one that is kept elsewhere may have whatever mode its keeper wants."""
+    if reference.scheme != "file":
+        return
+    path = Path(reference.name)
+    if not path.exists():
+        yield Finding.unknown("secret key", f"{path} is not there yet; `promptd start` makes its own")
+        return
+    faults = list(file_modes.faults_of_file(path))
+    if not faults:
+        yield Finding.ok("secret key", f"{path} is its owner's alone")
+    elif path.parent == state_dir:
+        yield from _told("secret key", faults)
+    else:
+        for fault in faults:
+            yield Finding.warning("secret key", f"{fault.file} {fault.wrong}", fault.mend)
+
+
+def socket(path: Path) -> Iterator[Finding]:
+    """Judge who may ask the daemon: whoever may write to its socket steers it."""
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError:
+        return
+    if mode & _OF_STRANGERS:
+        mend = f"run `chmod o= {path}`, and restart the daemon"
+        yield Finding.fault("control socket", f"{path}: everybody may ask the daemon (mode {mode:04o})", mend)
+    else:
+        yield Finding.ok("control socket", f"{path} is for its owner and group")
+
+
+def backups(path: Path) -> Iterator[Finding]:
+    """Judge what upgrades and restores have left beside a SQLite file."""
+    found = sorted(
+        each
+        for pattern in (f"{path.name}.*.bak", f"{path.name}.replaced.*")
+        for each in path.parent.glob(pattern)
+        if not each.name.endswith(file_modes.KEPT_BESIDE)
+    )
+    faults = [fault for each in found for fault in file_modes.faults_of_file(each)]
+    yield from _told("backups", faults)
+    size = sum(each.stat().st_size for each in found)
+    seen = f"{len(found)} beside the database, {size / 1_000_000:.1f} MB"
+    if len(found) > MOST_BACKUPS:
+        yield Finding.warning("backups", seen, f"remove old ones: {path.parent}/{path.name}.*.bak")
+    elif not faults:
+        yield Finding.ok("backups", seen)
+
+
+def configuration(files: Sequence[Path], references: Sequence[SecretReference]) -> Iterator[Finding]:
+    """Judge who may read the keys that stand in the configuration itself."""
+    written = [each for each in references if each.scheme == "literal" and each.name not in NO_KEYS]
+    if not written:
+        yield Finding.ok("configuration files", "no key stands in them")
+        return
+    loose = [path for path in files if path.exists() and path.stat().st_mode & _OF_STRANGERS]
+    for path in loose:
+        yield Finding.fault(
+            "configuration files",
+            f"{path} can be read by everybody, and {len(written)} keys stand in the configuration",
+            f"run `chmod o= {path}`, or keep keys elsewhere: env:NAME, file:PATH, systemd:NAME",
+        )
+    if not loose:
+        yield Finding.ok("configuration files", f"{len(written)} keys stand in them, for few to read")
+
+
+def _told(name: str, faults: Sequence[Fault]) -> Iterator[Finding]:
+    for fault in faults:
+        yield Finding.fault(name, f"{fault.file} {fault.wrong}", fault.mend)

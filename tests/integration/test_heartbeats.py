@@ -1,0 +1,248 @@
+"""Heartbeats over real HTTP: in order, bounded, and harmless whatever the other side does."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from support.delivering import literal, tools_with
+from support.hostile import said, stalled
+from support.http_peer import HttpPeer, answer
+from support.wire import nobodys_port
+
+from jobs.credential import SecretReference
+from jobs.delivery.heartbeat import MOST_AT_ONCE, MOST_WAITING, Heartbeats, run_uuid
+from jobs.errors import ErrorClass
+from jobs.events import RunFinished, RunStarted
+from jobs.run import ClaimedRun, Outcome, Served, Trigger
+from jobs.secret import Redactor
+
+pytestmark = pytest.mark.anyio
+NOW = datetime(2026, 9, 4, 8, tzinfo=UTC)
+FINE = said(answer(200, body=b"OK"))
+GOOD = Outcome.succeeded("fine", served=Served("zai", "glm-5", "main"))
+BAD = Outcome.failed(ErrorClass.AUTH, "refused")
+AT_ONCE = (timedelta(0),) * 3
+
+
+def run(number: int = 1, job: str = "digest") -> ClaimedRun:
+    """Return a run at its first try."""
+    return ClaimedRun(number, job, NOW, Trigger.SCHEDULE, tries=1)
+
+
+def begun(number: int = 1, job: str = "digest") -> RunStarted:
+    """Return its beginning."""
+    return RunStarted(run(number, job), 0.0)
+
+
+def over(number: int = 1, outcome: Outcome = GOOD, job: str = "digest") -> RunFinished:
+    """Return its end."""
+    return RunFinished(run(number, job), outcome, 1.0)
+
+
+@asynccontextmanager
+async def beating(
+    urls: dict[str, str | SecretReference], *, timeout: float = 5.0, **environ: str
+) -> AsyncIterator[tuple[Heartbeats, Redactor]]:
+    """Yield heartbeats for these jobs, with no pause between tries; they are stopped at once."""
+    references = {job: literal(url) if isinstance(url, str) else url for job, url in urls.items()}
+    async with tools_with(**environ) as tools:
+        heartbeats = Heartbeats(
+            references,
+            secrets=tools.secrets,
+            outgoing=tools.outgoing,
+            timeout=timedelta(seconds=timeout),
+            pauses=AT_ONCE,
+        )
+        yield heartbeats, tools.redactor
+        await heartbeats.stop(0)
+
+
+def paths(peer: HttpPeer) -> list[str]:
+    """Return the paths that were asked for, in order."""
+    return [urlsplit(each.path).path for each in peer.taken]
+
+
+def rids(peer: HttpPeer) -> list[str]:
+    """Return the run of each request."""
+    return [parse_qs(urlsplit(each.path).query)["rid"][0] for each in peer.taken]
+
+
+async def test_a_run_pings_its_start_and_its_end_with_one_rid() -> None:
+    async with HttpPeer(FINE) as peer, beating({"digest": peer.url("/uuid")}) as (heartbeats, _):
+        for event in (begun(), over(), begun(2), over(2, BAD)):
+            heartbeats.hear(event)
+        await heartbeats.stop(5)
+
+        assert paths(peer) == ["/uuid/start", "/uuid", "/uuid/start", "/uuid/fail"]
+        assert rids(peer) == [str(run_uuid(run(number))) for number in (1, 1, 2, 2)]
+        assert {each.method for each in peer.taken} == {"POST"}
+        assert b"`promptd run show 2`" in peer.taken[-1].body
+
+
+async def test_what_a_url_asks_for_already_stays() -> None:
+    """A check may be made by its first ping."""
+    async with HttpPeer(FINE) as peer, beating({"digest": peer.url("/key/slug?create=1")}) as (heartbeats, _):
+        heartbeats.hear(begun())
+        await heartbeats.stop(5)
+
+        assert peer.taken[0].path == f"/key/slug/start?create=1&rid={run_uuid(run())}"
+
+
+async def test_a_job_without_a_heartbeat_pings_nothing() -> None:
+    async with HttpPeer(FINE) as peer, beating({"digest": peer.url()}) as (heartbeats, _):
+        heartbeats.hear(begun(job="report"))
+        await heartbeats.stop(5)
+
+        assert peer.connections == 0
+
+
+async def test_a_server_in_trouble_is_asked_again(caplog: pytest.LogCaptureFixture) -> None:
+    """The same ping, so that the pings of one job keep their order; and nothing is to be told of it."""
+    busy = said(answer(503))
+    async with HttpPeer(busy, busy, FINE) as peer, beating({"digest": peer.url("/u")}) as (heartbeats, _):
+        heartbeats.hear(begun())
+        heartbeats.hear(over())
+        await heartbeats.stop(5)
+
+        assert paths(peer) == ["/u/start", "/u/start", "/u/start", "/u"]
+    assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []
+
+
+@pytest.mark.parametrize(("status", "asked"), [(404, 1), (301, 1), (400, 1), (503, 3), (429, 3), (408, 3)])
+async def test_a_refusal_that_no_repetition_mends_is_not_repeated(status: int, asked: int) -> None:
+    """A redirect is one: it is not followed."""
+    async with HttpPeer(said(answer(status))) as peer, beating({"digest": peer.url()}) as (heartbeats, _):
+        heartbeats.hear(begun())
+        await heartbeats.stop(5)
+
+        assert peer.connections == asked
+
+
+async def test_what_is_not_heard_is_logged_once_until_it_is_heard_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The URL is a secret: it does not stand there."""
+    caplog.set_level(logging.INFO, "jobs.delivery.heartbeat")
+    ways = [said(answer(404))] * 3 + [FINE, FINE, said(answer(404))]
+    async with (
+        HttpPeer(*ways) as peer,
+        beating({"digest": peer.url("/uuid-of-it")}) as (heartbeats, _),
+    ):
+        for number in range(6):
+            heartbeats.hear(over(number))
+        await heartbeats.stop(5)
+
+    said_ = [each.getMessage() for each in caplog.records if each.name == "jobs.delivery.heartbeat"]
+    refused = "heartbeats of digest are not heard: it answers 404"
+    assert said_ == [refused, "heartbeats of digest are heard again", refused]
+    assert "uuid-of-it" not in caplog.text
+
+
+async def test_a_server_that_hangs_or_is_not_there_holds_up_no_other_job() -> None:
+    async with HttpPeer(stalled()) as hangs, HttpPeer(FINE) as works:
+        absent = f"http://127.0.0.1:{nobodys_port()}/u"
+        urls = {"slow": hangs.url(), "absent": absent, "digest": works.url("/u")}
+        async with beating(urls, timeout=30) as (heartbeats, _):
+            for job in urls:
+                heartbeats.hear(begun(job=job))
+                heartbeats.hear(over(job=job))
+            async with asyncio.timeout(5):
+                while len(works.taken) < 2:
+                    await asyncio.sleep(0.01)
+
+        assert paths(works) == ["/u/start", "/u"]
+
+
+async def test_a_server_that_hangs_is_given_up_in_time(caplog: pytest.LogCaptureFixture) -> None:
+    async with HttpPeer(stalled()) as peer, beating({"digest": peer.url()}, timeout=0.05) as (heartbeats, _):
+        heartbeats.hear(begun())
+        await heartbeats.stop(5)
+
+        assert peer.connections == 3
+    assert "heartbeats of digest are not heard: 127.0.0.1 gave no answer within 0.05 s" in caplog.text
+
+
+async def test_of_too_many_that_wait_the_job_with_the_most_loses_its_oldest(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Another job's are safe, and of the same job the newest."""
+    async with HttpPeer(stalled(), FINE) as peer, HttpPeer(stalled(), FINE) as other:
+        async with beating({"noisy": peer.url("/u"), "digest": other.url("/u")}, timeout=0.3) as (beats, _):
+            for job, number in (("noisy", 0), ("digest", 0), ("digest", 1)):
+                beats.hear(over(number, job=job))
+            for number in range(1, 3 * MOST_WAITING):
+                beats.hear(over(number, job="noisy"))
+            await beats.stop(20)
+
+        kept = [str(run_uuid(run(number, "noisy"))) for number in range(201, 300)]
+        assert rids(peer)[-99:] == kept
+        assert len(rids(peer)) == 2 + len(kept)  # the first one hung, and was sent again
+        assert rids(other)[-1] == str(run_uuid(run(1, "digest")))
+    assert caplog.text.count("the oldest of noisy are dropped") == 1
+    assert "200 heartbeat pings were dropped" in caplog.text
+
+
+async def test_a_url_that_cannot_be_read_is_told_by_its_place(caplog: pytest.LogCaptureFixture) -> None:
+    async with beating({"digest": SecretReference("env", "PING_URL")}) as (heartbeats, _):
+        heartbeats.hear(begun())
+        await heartbeats.stop(5)
+    assert "its URL cannot be read: the variable PING_URL is not set" in caplog.text
+
+
+async def test_the_end_waits_for_what_is_sent_so_long_and_no_longer(caplog: pytest.LogCaptureFixture) -> None:
+    async with HttpPeer(stalled()) as peer, beating({"digest": peer.url()}, timeout=60) as (heartbeats, _):
+        for event in (begun(), over()):
+            heartbeats.hear(event)
+        async with asyncio.timeout(10):
+            await heartbeats.stop(0.2)
+
+    assert "2 heartbeat pings were not sent before the end" in caplog.text
+
+
+async def test_after_its_end_nothing_is_sent() -> None:
+    async with HttpPeer(FINE) as peer, beating({"digest": peer.url()}) as (heartbeats, _):
+        await heartbeats.stop(5)
+        heartbeats.hear(begun())
+        await heartbeats.stop(5)
+
+        assert peer.connections == 0
+
+
+async def test_only_so_many_urls_are_asked_at_a_time() -> None:
+    async with HttpPeer(stalled()) as peer:
+        urls: dict[str, str | SecretReference] = {f"job-{number}": peer.url() for number in range(20)}
+        async with beating(urls) as (heartbeats, _):
+            for job in urls:
+                heartbeats.hear(begun(job=job))
+            names = [each.get_name() for each in asyncio.all_tasks()]
+            assert sum(name.startswith("heartbeat of ") for name in names) == MOST_AT_ONCE
+
+
+async def test_a_reload_may_change_where_a_job_pings() -> None:
+    async with HttpPeer(FINE) as old, HttpPeer(FINE) as new:
+        async with tools_with() as tools:
+            heartbeats = Heartbeats(
+                {"digest": literal(old.url())}, secrets=tools.secrets, outgoing=tools.outgoing
+            )
+            heartbeats.take({"digest": literal(new.url("/new"))}, secrets=tools.secrets)
+            heartbeats.hear(begun())
+            await heartbeats.stop(5)
+
+        assert (old.connections, paths(new)) == (0, ["/new/start"])
+
+
+async def test_the_ids_of_runs_are_no_secrets_so_that_the_list_of_those_does_not_grow() -> None:
+    """The URL is one; every run has another id."""
+    async with (
+        HttpPeer(FINE) as peer,
+        beating({"digest": peer.url("/uuid-123")}) as (heartbeats, redactor),
+    ):
+        heartbeats.hear(begun())
+        await heartbeats.stop(5)
+
+        assert redactor.clean(f"rid={run_uuid(run())}") == f"rid={run_uuid(run())}"
+        assert "uuid-123" not in redactor.clean(f"asked {peer.url('/uuid-123')}")

@@ -1,0 +1,126 @@
+"""What a daemon does beside its runs: a part that breaks is begun again, and reloads reach all of them."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, select, text
+from test_cli_ground import World
+
+from jobs import clock
+from jobs.delivery_state import Deliver
+from jobs.events import RunRecovered
+from jobs.run import Consequences, Outcome, Served
+from jobs.secret import Redactor
+from jobs.store import runs
+from jobs.store.tables import deliveries as table
+from scheduler.app import App, open_app, reconfigured
+from scheduler.config.loader import load
+from scheduler.outbound import Outbound, watched_of
+
+pytestmark = pytest.mark.anyio
+
+CONFIG = """
+state_dir: state
+model: {provider: custom, name: house, base_url: "http://localhost:1/v1", model: m, api_key: no-key-required}
+delivery: {inbox: {file: "out/{run_id}.md"}}
+alerts: {to: inbox}
+jobs:
+  - {name: digest, schedule: null, prompt: now, deliver: inbox, pause_after_failures: 4}
+  - {name: off, schedule: null, prompt: never, enabled: false}
+"""
+ANSWER = Outcome.succeeded("All is well.", served=Served("custom:house", "m", "key"))
+PATIENCE = 10.0
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path, config=CONFIG)
+
+
+@asynccontextmanager
+async def at_work(world: World) -> AsyncIterator[tuple[App, Outbound]]:
+    """Give what goes out of a daemon, at work until the block ends."""
+    async with open_app(world.settings, environ=world.environ, kind="daemon", redactor=Redactor()) as app:
+        outbound = Outbound(app, begun_again_after=0.1)
+        outbound.start()
+        try:
+            yield app, outbound
+        finally:
+            await outbound.drain(PATIENCE)
+            await outbound.stop()
+
+
+def end(connection: Connection, world: World, to: str = "inbox") -> Any:
+    """End a run that is to be delivered."""
+    run = world.begin(connection)
+    consequences = Consequences(deliver=(Deliver(to),))
+    runs.finish(connection, run, ANSWER, now=clock.utcnow(), consequences=consequences)
+    return run
+
+
+async def states(app: App, *wanted: str) -> list[Any]:
+    """Wait until the deliveries stand so, and return them."""
+    query = select(table).order_by(table.c.id)
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            found = await app.store.read(lambda connection: connection.execute(query).all())
+            if [row.state for row in found] == list(wanted):
+                return list(found)
+            await asyncio.sleep(0.02)
+
+
+async def test_a_part_that_breaks_is_told_of_and_begun_again(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A table that somebody has taken away stands for whatever nobody has thought of."""
+
+    def rename(connection: Connection, name: str, to: str) -> None:
+        connection.execute(text(f"ALTER TABLE {name} RENAME TO {to}"))
+
+    async with at_work(world) as (app, outbound):
+        await app.store.write(rename, "deliveries", "taken_away")
+        outbound.wake()
+        async with asyncio.timeout(PATIENCE):
+            while "deliveries have broken" not in caplog.text:
+                await asyncio.sleep(0.02)
+        await app.store.write(rename, "taken_away", "deliveries")
+        await app.store.write(end, world)
+        await states(app, "delivered")
+
+    told = next(record for record in caplog.records if "have broken" in record.message)
+    assert told.levelno == logging.ERROR
+
+
+async def test_a_reload_reaches_deliveries_and_what_is_watched(world: World) -> None:
+    async with at_work(world) as (app, outbound):
+        world.file.write_text(CONFIG.replace("inbox", "mailbox"))
+        settings = load(world.file, environ=world.environ, now=world.now)
+        outbound.take(await reconfigured(app, settings, world.environ))
+        await app.store.write(end, world, "mailbox")
+        await app.store.write(end, world, "inbox")
+        outbound.worked("digest")
+        await states(app, "delivered", "failed")
+
+
+async def test_the_end_of_a_dead_process_s_run_is_sent_when_it_is_told(world: World) -> None:
+    """Sooner than at the next look, so that nobody waits for a failure."""
+    async with at_work(world) as (app, _outbound):
+        await states(app)
+        run = await app.store.write(end, world)
+        app.events.emit(RunRecovered(run, Outcome.abandoned()))
+        async with asyncio.timeout(2):
+            await states(app, "delivered")
+
+
+async def test_alerts_are_about_the_jobs_that_fall_due_and_those_whom_a_chain_names(world: World) -> None:
+    async with at_work(world) as (app, _outbound):
+        watched = watched_of(app)
+
+    assert watched.policy.to == ("inbox",)
+    assert watched.jobs == {"digest": 4}
+    assert [each.provider for each in watched.credentials] == ["custom:house"]

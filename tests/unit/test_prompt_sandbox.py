@@ -1,0 +1,232 @@
+"""Hostile templates: nothing is reached through attributes, and what is made, and how long, has bounds."""
+
+import resource
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from jobs.errors import TemplateError
+from jobs.prompt import check_expression, check_template, holds, render
+from jobs.sandbox import MOST_WORDS
+
+BERLIN = ZoneInfo("Europe/Berlin")
+NAMES = {
+    "job": "digest",
+    "now": datetime(2026, 7, 1, 5, tzinfo=BERLIN),
+    "scheduled_for": datetime(2026, 7, 1, 5, tzinfo=UTC),
+    "gathered": "one\ntwo\n",
+    "vars": {"n": 3, "words": ["a", "b"]},
+}
+PLENTY = 1024**3  # bytes
+
+
+def rendered(text: str, *, within: float = 10.0) -> str:
+    return render(text, zone=BERLIN, names=NAMES, within=within)
+
+
+def largest() -> int:
+    """Return the most memory that this process ever had, in bytes (getrusage(2))."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ job.__class__.__mro__[1].__subclasses__() }}",
+        "{{ job['__class__'] }}",
+        "{{ job | attr('__class__') }}",
+        "{{ [job] | map(attribute='__class__') | first | string }}",
+        "{{ [job] | map('attr', '__class__') | first | string }}",
+        "{{ [job] | sum(attribute='__class__') }}",
+        "{{ [job] | selectattr('__class__') | list }}",
+        "{{ '{0.__class__.__mro__}'.format(job) }}",
+        "{{ '{0[__class__]}'.format(job) }}",
+        "{{ '{x.__class__}'.format_map({'x': job}) }}",
+        "{{ ('{0.__class__}' | safe).format(job) }}",
+        "{% set f = '{0.__class__}'.format %}{{ f(job) }}",
+        "{{ cycler.__init__.__globals__ }}",
+        "{{ namespace.__init__.__globals__ }}",
+        "{{ self._TemplateReference__context }}",
+        "{{ rendered.__globals__ }}",
+        "{% macro m() %}{{ caller.__globals__ }}{% endmacro %}{% call m() %}{% endcall %}",
+        "{{ now.tzinfo.from_file }}",
+        "{{ now.tzinfo.no_cache('Europe/Paris') }}",
+        "{{ vars.words.append('c') }}",
+        "{{ vars.update(n=4) }}",
+        "{{ lipsum() }}",
+    ],
+)
+def test_no_way_leads_from_a_value_to_what_lies_behind_it(text: str) -> None:
+    with pytest.raises(TemplateError):
+        rendered(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{% include '/etc/passwd' %}",
+        "{% include '../other.j2' ignore missing %}",
+        "{% import 'other' as other %}",
+        "{% from 'other' import thing %}",
+        "{% extends 'other' %}",
+    ],
+)
+def test_a_template_reads_no_other_file_and_the_check_says_so(text: str) -> None:
+    with pytest.raises(TemplateError, match="a template stands alone"):
+        check_template(text)
+    with pytest.raises(TemplateError, match="no loader"):
+        rendered(text.replace(" ignore missing", ""))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ 'x'.ljust(10 ** 10) }}",
+        "{{ 'x'.rjust(width) }}".replace("width", "10 ** 10"),
+        "{{ 'x'.center(10 ** 10) }}",
+        "{{ 'x' | center(10 ** 10) }}",
+        "{{ 'x'.zfill(10 ** 10) }}",
+        "{{ ('\\t' * 10000).expandtabs(10 ** 6) }}",
+        "{{ ('x' * 10 ** 5).replace('x', 'y' * 10 ** 5) }}",
+        "{{ ('x' * 10 ** 5) | replace('x', 'y' * 10 ** 5) }}",
+        "{{ ('x' * 10 ** 5) | replace('', 'y' * 10 ** 5) }}",
+        "{{ ('x' * 10 ** 5).join('y' * 10 ** 5) }}",
+        "{{ range(10 ** 5) | join('x' * 10 ** 5) }}",
+        "{{ range(10 ** 5) | map('string') | join('x' * 10 ** 5) }}",
+        "{{ '%10000000000d' % 1 }}",
+        "{{ '%.10000000000f' % 1.5 }}",
+        "{{ '%*d' % (10 ** 10, 1) }}",
+        "{{ '%10000000000d' | format(1) }}",
+        "{{ '{:10000000000}'.format(1) }}",
+        "{{ '{:{}}'.format(1, 10 ** 10) }}",
+        "{{ ('\\n' * 10 ** 5) | indent(10 ** 5) }}",
+        "{{ ('x ' * 10 ** 4) | wordwrap(1, wrapstring='y' * 10 ** 5) }}",
+        "{{ [1] | batch(10 ** 10, 'x') | list }}",
+        "{{ [1] | slice(10 ** 10) | list }}",
+        "{{ 1.5 | round(10 ** 10, 'ceil') }}",
+        "{{ (1).to_bytes(10 ** 10, 'big') }}",
+        "{{ (1).from_bytes(('x' * 10 ** 6).encode(), 'big') }}",
+        "{{ [[1, 2], [3]] | tojson(indent=10 ** 10) }}",
+        "{{ 'a'.translate({97: 'x' * 10 ** 6}) }}",
+        "{{ [['x' * 10 ** 6]] * 10 ** 6 }}",
+        "{{ range(10 ** 9) | list }}",
+        "{{ [['x'] * 1000] * 1000 | sum(start=[]) }}",
+        "{{ ('a' * 10 ** 6).rfind('b' + 'a' * 5 * 10 ** 5) }}",
+        "{{ ('<>' * 10 ** 6) | striptags }}",
+        "{{ 0x" + "f" * 30_000 + " is divisibleby(3) }}",
+        "{{ ('f' * 30_000) | int(0, 16) }}",
+    ],
+)
+def test_one_operation_makes_nothing_that_does_not_fit(text: str) -> None:
+    with pytest.raises(TemplateError, match=r"not allowed in a template|Range too big"):
+        rendered(text)
+    assert largest() < PLENTY
+
+
+BEGUN = "{% set all = namespace(text='ab', list=[1], number=3) %}"
+ENDLESS = "{% set r = range(100000) %}{% for a in r %}{% for b in r %}{% for c in r %}"
+SIXTY = BEGUN + "{% for turn in range(60) %}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        SIXTY + "{% set all.text = all.text ~ all.text %}{% endfor %}",
+        SIXTY + "{% set all.text = all.text + all.text %}{% endfor %}",
+        SIXTY + "{% set all.text = all.text * 2 %}{% endfor %}",
+        SIXTY + "{% set all.text = '%s%s' % (all.text, all.text) %}{% endfor %}",
+        SIXTY + "{% set all.text = '{0}{0}'.format(all.text) %}{% endfor %}",
+        SIXTY + "{% set all.text %}{{ all.text }}{{ all.text }}{% endset %}{% endfor %}",
+        SIXTY + "{% set all.number = all.number * all.number %}{% endfor %}",
+        "{{ range(100000) | map('center', 100000) | list | length }}",
+        "{% for a in range(10000) %}{% set b = 'x' * 100000 %}{% endfor %}",
+    ],
+)
+def test_many_operations_end_by_what_they_make(text: str) -> None:
+    with pytest.raises(TemplateError, match=r"not allowed in a template: .* (characters|bits)"):
+        rendered(text)
+    assert largest() < PLENTY
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        SIXTY + "{% set all.list = [all.list, all.list] %}{% endfor %}{{ all.list == [all.list] }}",
+        SIXTY + "{% set all.list = (all.list, all.list) %}{% endfor %}{{ all.list in [all.list] }}",
+        SIXTY + "{% set all.list = {1: all.list, 2: all.list} %}{% endfor %}{{ all.list | length }}",
+        SIXTY + "{% set all.list = all.list + all.list %}{% endfor %}{{ all.list | length }}",
+        BEGUN + "{% macro m() %}{% set all.list = varargs %}{% endmacro %}"
+        "{% for turn in range(60) %}{{ m(all.list, all.list) }}{% endfor %}{{ all.list | length }}",
+        "{% macro m(n) %}x{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(60) }}",
+        ENDLESS + "{% endfor %}{% endfor %}{% endfor %}",
+        ENDLESS.removesuffix(" %}") + " if false %}{% endfor %}{% endfor %}{% endfor %}",
+        ENDLESS + "{% set d = a in vars %}{% endfor %}{% endfor %}{% endfor %}",
+        "{% set x %}" + ENDLESS + "{% if 1 %}a{% endif %}{% endfor %}{% endfor %}{% endfor %}{% endset %}",
+        "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(60) }}",
+        "{% macro m() %}{{ caller() }}{% endmacro %}"
+        + (ENDLESS + "{% call m() %}{% endcall %}{% endfor %}{% endfor %}{% endfor %}"),
+    ],
+)
+def test_many_small_operations_end_by_the_time_they_take(text: str) -> None:
+    with pytest.raises(TemplateError, match=r"characters|goes on"):
+        rendered(text, within=0.15)
+    assert largest() < PLENTY
+
+
+def test_a_template_of_many_words_is_refused_before_it_is_compiled() -> None:
+    with pytest.raises(TemplateError, match="more than 50,000 words"):
+        check_template("{{ [" + "1," * MOST_WORDS + "] }}")
+    with pytest.raises(TemplateError, match="too large or too deep"):
+        check_template("{% if 1 %}" * 3000 + "{% endif %}" * 3000)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "output.__class__",
+        "output | attr('__class__')",
+        "'{0.__class__}'.format(output)",
+        "'x'.ljust(10 ** 10) == output",
+        "('a' * 10 ** 6).rfind('b' + 'a' * 5 * 10 ** 5) > 0",
+        "range(100000) | map('center', 100000) | list | length > 0",
+    ],
+)
+def test_an_expression_has_the_same_bounds(expression: str) -> None:
+    check_expression(expression)
+
+    with pytest.raises(TemplateError):
+        holds(expression, {"output": "yes", "last_output": ""})
+
+
+@pytest.mark.parametrize(
+    ("text", "made"),
+    [
+        ("{{ gathered.splitlines() | join(', ') | upper }}", "ONE, TWO"),
+        (
+            "{% for line in gathered.splitlines() if 'w' in line %}{{ loop.index }}{{ line }}{% endfor %}",
+            "1two",
+        ),
+        ("{{ '%s: %05.1f' % (job, 2.5) }}", "digest: 002.5"),
+        ("{{ '{:,} {:>4}'.format(12345678, 'x') }}", "12,345,678    x"),
+        (
+            BEGUN
+            + "{% for i in range(5) %}{% set all.number = all.number + i %}{% endfor %}{{ all.number }}",
+            "13",
+        ),
+        ("{{ vars.words | map('upper') | list }} {{ vars.words | tojson }}", "['A', 'B'] [\"a\", \"b\"]"),
+        ("{% macro m(x) %}{{ x }}{{ caller() }}{% endmacro %}{% call m(1 ~ 'b') %}c{% endcall %}", "1bc"),
+        ("{{ now.tzinfo.key }} {{ now.strftime('%H:%M') }}", "Europe/Berlin 05:00"),
+        ("{{ gathered | replace('one', '1') | indent(2) | wordwrap(20) }}", "1\n  two"),
+        ("{{ vars.nothing is defined }} {{ vars.nothing | default('none') }}", "False none"),
+        ("{% set a, b = (1, [2, {'c': 3}]) %}{{ a }}{{ b[1].c }}", "13"),
+        (
+            "{{ 2 ** 10 }} {{ 7 // 2 }} {{ [3, 1] | sort | first }} {{ [1, 2] | sum }} {{ none }}",
+            "1024 3 1 3 None",
+        ),
+    ],
+)
+def test_what_prompts_do_every_day_works(text: str, made: str) -> None:
+    check_template(text)
+
+    assert rendered(text) == made
