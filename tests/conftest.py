@@ -9,16 +9,36 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from support.postgres import NotThere, Server, running
+from support.debian import NotThere
+from support.postgres import Server, running
+
+# The files that take longest, the longest first: what begins last is waited for by all.
+LONGEST = (
+    "soak",
+    "systemd",
+    "documented_install",
+    "stopped_process",
+    "crash",
+    "hold",
+    "secrets",
+    "attribution",
+)
+_PLACES = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files; workers take them in this order, each a file at a time."""
+    items.sort(key=lambda item: _PLACES.get(item.path.name, len(_PLACES)))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let S17 and the crash harness be run for longer, and in other worlds."""
+    """Let S17, the crash harness and the soak be run for longer, and in other worlds."""
     parser.addoption("--s17-requests", type=int, default=100_000, help="how many requests S17 makes in all")
     parser.addoption("--s17-seed", type=int, default=17, help="the first of the worlds in which S17 runs")
     parser.addoption(
         "--crash-rounds", type=int, default=40, help="how often the crash harness kills a daemon"
     )
+    parser.addoption("--soak-seconds", type=float, default=90, help="how long the soak lets daemons live")
     parser.addoption("--crash-seed", type=int, default=7, help="what decides where and when it does")
 
 

@@ -1,7 +1,7 @@
 """The wall clock is set while a daemon runs: noticed, nothing runs twice, no instant goes without its row."""
 
 import time
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -32,6 +32,11 @@ model: {{provider: custom, base_url: "{url}", model: small, api_key: no-key-requ
 jobs:
   - {{name: patient, schedule: every 1s, prompt: Are you there?, max_runs: 1,
      retry: {{max: 1, delays: [4s], "on": [bad_request]}}}}
+"""
+DELIVERED = """
+model: {{provider: custom, base_url: "{url}", model: small, api_key: no-key-required}}
+delivery: {{lost: {{command: ["false"]}}}}
+jobs: [{{name: told, schedule: every 1s, max_runs: 1, prompt: Are you there?, deliver: lost}}]
 """
 
 
@@ -136,6 +141,24 @@ def test_a_machine_that_begins_with_a_clock_of_the_past_goes_on_when_it_is_set_r
     assert [line for line in found if line.last > last and line.trigger == "catch_up"]
     asked_once_each(primary, workplace)
     assert workplace.run("audit").code == 0
+
+
+def test_a_delivery_that_waits_is_not_kept_waiting_by_a_clock_that_is_set_back(
+    workplace: Workplace, primary: ThreadedLoopback, wall: WallClock
+) -> None:
+    """It waits ten seconds after its first failure, and not an hour."""
+    workplace.configure(DELIVERED.format(url=primary.base_url))
+    wall.step(HOUR)
+
+    with workplace.daemon() as daemon:
+        eventually(lambda: workplace.rows("SELECT id FROM deliveries WHERE failures = 1") or None)
+        wall.step(-HOUR)
+        said(daemon, "deliveries that waited for a time which a wrong clock had set: 1")
+        (row,) = workplace.rows("SELECT next_attempt_at FROM deliveries")
+        daemon.stop()
+
+    again_at = datetime.fromisoformat(row["next_attempt_at"]).replace(tzinfo=UTC)
+    assert again_at - wall.now() < MINUTE
 
 
 def test_a_try_that_waits_is_not_kept_waiting_by_a_clock_that_is_set_back(

@@ -30,7 +30,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             with foreign.serving(tmp_path_factory.mktemp("foreign"), upstream=upstream.base_url) as url:
                 yield url
         except foreign.NotInstalled as exc:
-            pytest.skip(f"{foreign.REQUIREMENT} cannot be installed: {exc}")
+            pytest.skip(f"LiteLLM's proxy cannot be installed: {exc}")
 
 
 def configure(workplace: Workplace, server: str, model: str) -> None:

@@ -20,10 +20,17 @@ providers:
     headers: {{X-Tenant: planted-tenant, X-Upstream-Key: Bearer planted-behind-its-scheme}}
     credentials: [{{label: one, key: "env:UNUSED"}}, {{label: two, key: "file:{directory}/key"}}]
   not-there: {{base_url: "{url}", credentials: [{{label: one, key: "env:NOT_SET"}}]}}
+delivery:
+  hook: {{webhook: "env:HOOK", headers: {{X-Any: "file:{directory}/header"}}, secret: "env:HOOK_SECRET"}}
+  mail: {{apprise: "mailtos://me:planted-word-of-mail@example.org"}}
 jobs:
-  - {{name: digest, schedule: every 1s, prompt: "{{{{ gathered }}}}", gather: {{command: [cat, all]}}}}
+  - name: digest
+    schedule: every 1s
+    prompt: "{{{{ gathered }}}}"
+    gather: {{shell: true, command: 'cat all; printf %s "$HOOK$HOOK_SECRET$BEAT$OWN$HOUSE"'}}
   - name: other
     schedule: every 1d
+    heartbeat: env:BEAT
     prompt: hello
     model: {{provider: custom, name: c, base_url: "{url}", model: m, api_key: planted-literal-elsewhere}}
 """
@@ -33,6 +40,9 @@ KEYS = {
     "TWO": "planted-second-key",
     "UNUSED": "planted-key-of-nobody",
     "GROQ_API_KEY": "planted-builtin-key",
+    "HOOK": "https://example.org/in/planted-Zx81Qq0aBc93",
+    "HOOK_SECRET": "planted-key-of-signatures",
+    "BEAT": "https://hc.example/planted-b9f1d0aa77",
 }
 PLANTED = [
     *KEYS.values(),
@@ -41,6 +51,10 @@ PLANTED = [
     "planted-tenant",
     "planted-behind-its-scheme",
     "planted-in-a-file",
+    "planted-in-a-header",
+    "planted-word-of-mail",
+    "planted-Zx81Qq0aBc93",
+    "planted-b9f1d0aa77",
     "planted-access-token",
     "planted-refresh-token",
 ]
@@ -51,6 +65,7 @@ def planted(workplace: Workplace, primary: ThreadedLoopback) -> Workplace:
     """A workplace whose job prints every secret there is; the model says again what it was asked."""
     workplace.environ |= KEYS
     (workplace.directory / "key").write_text("planted-in-a-file\n")
+    (workplace.directory / "header").write_text("planted-in-a-header\n")
     (workplace.directory / "all").write_text("".join(f"it is {each}.\n" for each in PLANTED))
     workplace.configure(CONFIG.format(url=primary.base_url, directory=workplace.directory))
     workplace.log_in(access_token="planted-access-token", refresh_token="planted-refresh-token")

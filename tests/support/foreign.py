@@ -11,7 +11,7 @@ from pathlib import Path
 
 from support.workplace import PATIENCE, eventually
 
-REQUIREMENT = "litellm[proxy]==1.106.2"
+REQUIREMENTS = Path(__file__).with_name("foreign-server.txt")
 ENVIRONMENT = Path(sys.prefix) / "foreign"
 INSTALL_TIMEOUT = 600
 KEY = "sk-the-key-of-this-house"
@@ -33,12 +33,14 @@ class NotInstalled(Exception):
 
 def install() -> Path:
     """Return the environment with the server in it, made once and kept; raises NotInstalled."""
-    done = ENVIRONMENT / f"has-{REQUIREMENT.rpartition('=')[2]}"
-    if done.exists():
+    wanted, installed = REQUIREMENTS.read_text(), ENVIRONMENT / REQUIREMENTS.name
+    if installed.exists() and installed.read_text() == wanted:
         return ENVIRONMENT
-    python = str(ENVIRONMENT / "bin" / "python")
-    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", REQUIREMENT]
-    for command in ([sys.executable, "-m", "venv", str(ENVIRONMENT)], pip):
+    python = ENVIRONMENT / "bin" / "python"
+    venv = [sys.executable, "-m", "venv", "--clear", "--without-pip", ENVIRONMENT]
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--quiet"]
+    exactly = ["--no-deps", "--no-compile", "--requirement", REQUIREMENTS]
+    for command in (venv, [*pip, *exactly]):
         try:
             made = subprocess.run(
                 command, capture_output=True, text=True, timeout=INSTALL_TIMEOUT, check=False
@@ -47,7 +49,7 @@ def install() -> Path:
             raise NotInstalled(f"pip has not ended within {INSTALL_TIMEOUT} s") from exc
         if made.returncode != 0:
             raise NotInstalled((made.stderr.strip().splitlines() or ["pip says nothing"])[-1])
-    done.touch()
+    installed.write_text(wanted)
     return ENVIRONMENT
 
 

@@ -60,6 +60,7 @@ def _filled(path: Path, dump: Path) -> Content:
     """Make the database anew, with nothing beside it; return what is in it."""
     for left in path.parent.glob(f"{path.name}*"):
         left.unlink()
+    path.touch(0o600)
     with opened(path) as connection:
         connection.executescript(dump.read_text("utf-8"))
         connection.commit()

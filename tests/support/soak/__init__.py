@@ -1,0 +1,1 @@
+"""The soak: a daemon with a thousand jobs, faults around it, reloads and restarts, and its vital signs."""
