@@ -86,11 +86,12 @@ def test_a_run_that_was_cancelled_before_it_began_leaves_its_place_to_a_later_on
     workplace: Workplace,
 ) -> None:
     """`max_runs` counts runs that were started; the daemon goes on by itself."""
-    workplace.configure(
-        written(SLOW % 30, job("twice", "every 1s", "max_runs: 2, concurrency: allow"), workers=1)
-    )
+    workplace.configure(written(SLOW % 30, workers=1))
     with workplace.daemon():
         blocking = int(workplace.run("job", "run", "slow", "--detach").out)
+        twice = job("twice", "every 1s", "max_runs: 2, concurrency: allow")
+        workplace.configure(written(SLOW % 30, twice, workers=1))
+        assert workplace.run("reload").code == 0
         eventually(lambda: count(workplace, "twice") >= 2)
         waiting = [row["id"] for row in rows(workplace, "twice") if row["state"] == "queued"]
         assert workplace.run("run", "cancel", str(waiting[-1])).code == 0
