@@ -305,29 +305,26 @@ def test_every_kind_of_delivery_leaves_the_sandbox(service: Service, provider: T
     assert [(each["state"], each["last_error"]) for each in service.rows(tried)] == [("delivered", None)] * 4
     assert sorted(receiver.paths) == ["/by-apprise", "/by-webhook"]
     for name in ("by-file-by-hand.md", "by-command"):
-        assert service.machine.path(f"/var/lib/private/promptd/{name}").read_text() == "said to a service"
+        assert (
+            service.machine.path(f"/var/lib/private/promptd/{name}").read_text().strip()
+            == "said to a service"
+        )
 
 
-def test_a_daemon_that_hangs_is_restarted_by_the_watchdog_and_says_where_it_stood(troubles: Troubled) -> None:
-    hung = troubles.stopped
+@pytest.mark.parametrize("how", ["stopped", "alone"])
+def test_a_daemon_that_hangs_whole_or_but_for_its_loop_is_restarted_and_says_where_it_stood(
+    troubles: Troubled, how: str
+) -> None:
+    hung: Service = getattr(troubles, how)
 
-    eventually(lambda: hung.shown("NRestarts") == "1")
+    eventually(lambda: int(hung.shown("NRestarts")) >= 1)
     hung.ended(len(hung.rows("SELECT id FROM runs")) + 1)
     said = hung.journal()
 
     assert "Watchdog timeout (limit 12s)" in said
     assert "Fatal Python error: Aborted" in said
     assert "asyncio/base_events.py" in said
-
-
-def test_a_daemon_whose_planner_hangs_while_its_loop_turns_is_restarted_too(troubles: Troubled) -> None:
-    hung = troubles.alone
-
-    eventually(lambda: hung.shown("NRestarts") == "1")
-    hung.ended(len(hung.rows("SELECT id FROM runs")) + 1)
-
     assert troubles.spoke in (200, 503)
-    assert "Watchdog timeout (limit 12s)" in hung.journal()
 
 
 def test_a_daemon_that_waits_for_its_database_is_not_restarted(troubles: Troubled) -> None:

@@ -43,7 +43,7 @@ def told_of_a_reload(manager: socket.socket, daemon: DaemonProcess) -> list[dict
 def test_a_reload_is_told_with_the_time_of_its_beginning_and_its_end_also_where_the_file_is_refused(
     workplace: Workplace, primary: ThreadedLoopback, manager: socket.socket, schedule: str
 ) -> None:
-    """The time is the monotonic clock's, in microseconds, and not before the signal: systemd insists on it."""
+    """The time is the monotonic clock's, in microseconds, not before the signal: systemd insists."""
     workplace.configure(CONFIG.format(url=primary.base_url, schedule="@daily"))
     with workplace.daemon() as daemon:
         workplace.configure(CONFIG.format(url=primary.base_url, schedule=schedule))

@@ -42,8 +42,10 @@ mkdir "$group"
 echo 0 > "$group/cgroup.procs"
 exec "$@"
 """
+# Where nothing could be mounted, or no group was made, there is nothing to tidy.
 _TIDY = """
-mount -t cgroup2 cgroup2 /sys/fs/cgroup && find "/sys/fs/cgroup/$1" -depth -type d -exec rmdir {} +
+mount -t cgroup2 cgroup2 /sys/fs/cgroup || exit 0
+test ! -d "/sys/fs/cgroup/$1" || find "/sys/fs/cgroup/$1" -depth -type d -exec rmdir {} +
 """
 # SQLite follows the links of a path by itself, and /proc/PID/root would lead it to our own root.
 _READ = """
@@ -204,5 +206,5 @@ def _is_first(pid: int) -> bool:
 
 
 def _tidied(group: str) -> bool:
-    words = ["unshare", "--mount", "--", "sh", "-c", _TIDY, "sh", group]
-    return subprocess.run(words, capture_output=True, check=False).returncode == 0
+    words = ["sh", "-c", 'unshare --mount true || exit 0; exec unshare --mount -- sh -c "$@"', "sh", _TIDY]
+    return subprocess.run([*words, "sh", group], capture_output=True, check=False).returncode == 0

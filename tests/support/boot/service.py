@@ -153,12 +153,13 @@ def _numbered(inside: int, leader: int) -> int:
 
 @contextmanager
 def machine_with_wheels(directory: Path) -> Iterator[tuple[Machine, str]]:
-    """Boot a machine whose pip needs no network, and give it with the wheel; raises NotThere."""
+    """Boot a machine whose apt and pip wait for no network; give it with the wheel. Raises NotThere."""
     wheels, place = directory / "wheels", directory / "machine"
     for each in (wheels, place):
         each.mkdir()
     with booted(place, shows={wheels: WHEELS}, environ=WITHOUT_A_NETWORK) as machine:
         _same_python(machine)
+        machine.put("/etc/apt/apt.conf.d/99-without-a-network", 'Acquire::Retries "0";\n')
         wheel = wheelhouse.build(wheels)
         wheelhouse.stock(wheel, "postgres")
         yield machine, f"{WHEELS}/{wheel.name}"

@@ -67,7 +67,7 @@ def troubled(machine: Machine, url: str) -> Iterator[Troubled]:
             removed.callback(each.remove)
             each.install()
             fed = _FED_WHEN_LOCKED if each is locked else _FED
-            each.drop_in("watchdog", f"[Service]\nWatchdogSec={fed}\n")
+            each.drop_in("watchdog", f"[Service]\nWatchdogSec={fed}\nTimeoutStopSec=10min\n")
             each.configure(_CONFIG.format(url=url, port=_PORT + number, go=_GO))
         machine.run("systemctl", "start", *(each.name for each in every))
         for each in every:
