@@ -96,12 +96,23 @@ class Commands:
         running in its process group is ended.
         A secret of ours is taken out before the text says that it was cut, so that one that was cut goes too.
         """
+        listener = await self._succeeded(command, given)
+        text = await redacted(self.redactor.own, _text(listener, command.max_bytes))
+        return f"{text}{_cut_note(listener, command.max_bytes)}"
+
+    async def answer_of(self, command: Command, *, given: Given) -> bytes:
+        """Return what a program of ours has printed, as it is, cut at its limit; raises CommandFailed.
+
+        A secret may stand in it: it is to be parsed first, and whatever of it is told is redacted then.
+        """
+        return bytes((await self._succeeded(command, given)).output)
+
+    async def _succeeded(self, command: Command, given: Given) -> _Listener:
         listener = _Listener(command.max_bytes)
         code = await self._done(command, listener, given)
         if code != 0:
             raise CommandFailed(f"{_named(command)} {_ending(code)}{self._complaint(listener)}")
-        text = await redacted(self.redactor.own, _text(listener, command.max_bytes))
-        return f"{text}{_cut_note(listener, command.max_bytes)}"
+        return listener
 
     async def code_of(self, command: Command) -> int:
         """Return what a command ends with, 0 to 254; raises CommandFailed for 255, a signal, or no end.

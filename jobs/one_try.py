@@ -22,9 +22,12 @@ from jobs.providers.recovery import TOO_LONG
 from jobs.redaction import redacted
 from jobs.request import Request
 from jobs.run import ClaimedRun, Hold, Outcome, Reason, Served, Trigger
+from jobs.sandbox import LONGEST_RENDERING
 from jobs.schema_repair import AnswerUnfit, conforming
 from jobs.store import ledger, runs
 from jobs.workshop import Work
+
+_GRACE = 1.0  # seconds in which the run's deadline, which says more, ends a template that goes on and on
 
 
 async def outcome_of(work: Work) -> Outcome:
@@ -94,7 +97,9 @@ async def _asked(work: Work) -> Outcome:
 
 async def _render(work: Work, names: Mapping[str, Any], material: Material) -> Request:
     """Fill the job's templates; the same names with other material give the same instructions."""
-    return await asyncio.to_thread(rendered, work.job, {**names, **material.names}, zone=work.zone)
+    left = work.deadline - clock.monotonic()
+    fill = partial(rendered, zone=work.zone, within=min(left + _GRACE, LONGEST_RENDERING))
+    return await asyncio.to_thread(fill, work.job, {**names, **material.names})
 
 
 async def _keep(work: Work, request: Request, shortened: Shortened | None = None) -> None:
@@ -127,12 +132,17 @@ async def _answered(work: Work, request: Request, overflow: Overflow) -> Outcome
     return _judge(work.job, answered)
 
 
-def rendered(job: Job, names: Mapping[str, Any], *, zone: ZoneInfo) -> Request:
-    """Return what is asked of the model; raises TemplateError. CPU-bound: call it off the loop."""
-    text = prompt.render(job.prompt, zone=zone, names=names)
+def rendered(
+    job: Job, names: Mapping[str, Any], *, zone: ZoneInfo, within: float = LONGEST_RENDERING
+) -> Request:
+    """Return what is asked of the model; raises TemplateError. CPU-bound: call it off the loop.
+
+    `within` is in seconds, for each of its two templates.
+    """
+    text = prompt.render(job.prompt, zone=zone, names=names, within=within)
     if not text.strip():
         raise TemplateError("the prompt is empty")
-    system = prompt.render(job.system, zone=zone, names=names) if job.system else None
+    system = prompt.render(job.system, zone=zone, names=names, within=within) if job.system else None
     return Request(text, system, job.parameters)
 
 

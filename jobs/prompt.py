@@ -19,12 +19,14 @@ NAMES = frozenset({"job", "scheduled_for", "now", "gathered", "context", "last_o
 NAMES_OF_AN_ANSWER = frozenset({"output", "last_output"})
 LONGEST_PROMPT = 2_000_000
 _OF_OTHER_FILES = (nodes.Extends, nodes.FromImport, nodes.Import, nodes.Include)
+_LONGEST_SAID = 1_000  # characters
 _SHORT = 16_000  # characters; the compiled template of one takes some hundred kilobytes
 _FAULTS = (
     JinjaError,
     TypeError,
     ValueError,
     AttributeError,
+    AssertionError,  # Jinja's own, of an argument that does not fit
     ArithmeticError,
     LookupError,
     RecursionError,
@@ -34,13 +36,10 @@ _FAULTS = (
 
 @cache
 def _environment(zone: ZoneInfo) -> Sandbox:
-    environment = Sandbox()
-
     def localtime(moment: datetime, form: str = "%Y-%m-%d %H:%M %Z") -> str:
         return moment.astimezone(zone).strftime(form)
 
-    environment.filters["localtime"] = localtime
-    return environment
+    return Sandbox({"localtime": localtime})
 
 
 def check_template(text: str) -> None:
@@ -80,9 +79,14 @@ def holds(text: str, names: Mapping[str, Any]) -> bool:
         with metered(LONGEST_RENDERING):
             return bool(getattr(template.make_module(dict(names)), _RESULT))
     except SecurityError as exc:
-        raise TemplateError(well_formed(f"not allowed in an expression: {exc}")) from exc
+        raise TemplateError(_said(f"not allowed in an expression: {exc}")) from exc
     except _FAULTS as exc:
-        raise TemplateError(well_formed(f"{type(exc).__name__}: {exc}")) from exc
+        raise TemplateError(_said(f"{type(exc).__name__}: {exc}")) from exc
+
+
+def _said(fault: str) -> str:
+    """Return what is wrong at bearable length: Python's own words show the value that was wrong."""
+    return well_formed(fault if len(fault) <= _LONGEST_SAID else f"{fault[:_LONGEST_SAID]}…")
 
 
 _RESULT = "result"
@@ -158,7 +162,7 @@ def render(text: str, *, zone: ZoneInfo, names: Mapping[str, Any], within: float
         with metered(within):
             parts = list(_bounded(_compiled(text, zone).generate(**names)))
     except SecurityError as exc:
-        raise TemplateError(well_formed(f"not allowed in a template: {exc}")) from exc
+        raise TemplateError(_said(f"not allowed in a template: {exc}")) from exc
     except _FAULTS as exc:
-        raise TemplateError(well_formed(f"{type(exc).__name__}: {exc}")) from exc
+        raise TemplateError(_said(f"{type(exc).__name__}: {exc}")) from exc
     return well_formed("".join(parts))

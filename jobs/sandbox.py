@@ -1,10 +1,11 @@
 """Jinja's sandbox with bounds: on every value that a template makes, on all of them, and on their time."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import tzinfo
 from functools import update_wrapper
+from types import MappingProxyType
 from typing import Any
 
 from jinja2 import StrictUndefined, TemplateSyntaxError, nodes
@@ -12,10 +13,11 @@ from jinja2.exceptions import SecurityError
 from jinja2.lexer import Token, TokenStream
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from jinja2.visitor import NodeTransformer
+from jinja2.utils import Namespace
 
 from jobs import clock, template_growth
-from jobs.template_growth import LARGEST, TooLarge, size
+from jobs.template_tree import Counting, refuse_long
+from jobs.template_values import LARGEST, Attributes, mapping, plain, size, text_size
 
 LONGEST_RENDERING = 10.0  # seconds
 MOST_MADE = 64_000_000
@@ -25,19 +27,9 @@ MOST_WORDS = 50_000
 """Names, signs and texts that a template may consist of: to compile these takes about a second."""
 
 _LARGEST_POWER = 64
-_LONGEST_NUMBER = 100_000  # bits
 _LARGEST_BASE = 2_000_000
-_LARGEST_FOR_SLOW = 100_000
-# Filters whose work grows with the square of a text, or that take a microsecond for each of its characters;
-# and all those that write a list down as text.
-_SLOW = frozenset({"pprint", "striptags", "urlize", "wordwrap", "xmlattr"})
-_WRITERS = _SLOW | {
-    *("capitalize", "center", "e", "escape", "forceescape", "format", "indent", "lower", "replace", "safe"),
-    *("string", "title", "tojson", "trim", "truncate", "upper", "urlencode", "wordcount"),
-}
-_LONGEST_TIME_FORM = 1_000
-_NEEDLESS = ("lipsum",)
-_NEEDLESS_METHODS = frozenset({"from_bytes", "maketrans", "strptime", "translate"})
+_OF_JINJA = frozenset({"_block_vars", "_loop_vars"})  # what a call is told besides, where it stands in a loop
+_NO_FILTERS: Mapping[str, Callable[..., Any]] = MappingProxyType({})
 
 
 class _Meter:
@@ -77,13 +69,21 @@ def _count(made: int) -> None:
 
 
 def _kept(value: Any) -> Any:
-    """Return what was made, counted; raises SecurityError when it is too large to go on with."""
+    """Return what was made, plain and counted; raises SecurityError when it is too large to go on with."""
+    value = plain(value)
     made = len(value) if isinstance(value, str) else size(value)
     _count(made)
     _allow(made)
-    if isinstance(value, int) and value.bit_length() > _LONGEST_NUMBER:
-        raise SecurityError(f"a number of more than {_LONGEST_NUMBER:,} bits")
+    if isinstance(value, int):
+        refuse_long(value)
     return value
+
+
+def _shown(value: Any) -> Any:
+    """Return what is written into the text as a text; see `_kept`."""
+    if not isinstance(value, str):
+        _allow(text_size(value))
+    return _kept(value)
 
 
 def _allow(made: int) -> None:
@@ -98,71 +98,31 @@ def _step(weight: int) -> bool:
     return True
 
 
-class _Bounded(NodeTransformer):
-    """Makes a template count its turns and calls, and the texts and lists that it puts together."""
-
-    def visit_For(self, node: nodes.For) -> nodes.For:
-        """Count each turn, also those that a condition leaves out."""
-        self.generic_visit(node)
-        node.body.insert(0, nodes.ExprStmt(_called("step", nodes.Const(_weight(node.body)))))
-        if node.test is not None:
-            node.test = nodes.And(_called("step", nodes.Const(1)), node.test)
-        return node
-
-    def _block(self, node: Any) -> nodes.Node:
-        """Count each call."""
-        self.generic_visit(node)
-        node.body.insert(0, nodes.ExprStmt(_called("step", nodes.Const(_weight(node.body)))))
-        return node
-
-    visit_Macro = visit_CallBlock = _block
-
-    def visit_Concat(self, node: nodes.Concat) -> nodes.Expr:
-        """Put texts together where they are counted."""
-        self.generic_visit(node)
-        return _called("put_together", *node.nodes)
-
-    def visit_Const(self, node: nodes.Const) -> nodes.Const:
-        """Refuse a number that it takes seconds to divide."""
-        _kept(node.value)
-        return node
-
-    def _literal(self, node: Any) -> nodes.Expr:
-        self.generic_visit(node)
-        stored = isinstance(node, nodes.Tuple) and node.ctx != "load"
-        return node if stored else _called("kept", node)
-
-    visit_List = visit_Tuple = visit_Dict = _literal
-
-
-def _called(name: str, *arguments: nodes.Expr) -> nodes.Call:
-    return nodes.Call(nodes.EnvironmentAttribute(name), list(arguments), [], None, None)
-
-
-def _weight(body: list[nodes.Node]) -> int:
-    """Return how many pieces of text a body writes that no call counts."""
-    return 1 + sum(1 for node in body for _ in node.find_all(nodes.TemplateData))
-
-
 class Sandbox(ImmutableSandboxedEnvironment):
     """The environment of every template and expression; whoever renders does it in `metered`.
 
-    It loads nothing: templates stand alone.
+    It loads nothing: templates stand alone. It knows the filters and methods of `template_growth`, and no
+    others; what they return is plain data, and never lazy.
     """
 
-    intercepted_binops = frozenset(("+", "*", "**", "%"))
+    intercepted_binops = frozenset(("+", "-", "*", "/", "//", "**", "%"))
     step = staticmethod(_step)
     kept = staticmethod(_kept)
+    mapped = staticmethod(mapping)
 
-    def __init__(self) -> None:
+    def __init__(self, filters: Mapping[str, Callable[..., Any]] = _NO_FILTERS) -> None:
         # optimized=False: constants are computed while rendering, within bounds, and not while checking
-        super().__init__(undefined=StrictUndefined, optimized=False, finalize=_kept)
-        for name in _NEEDLESS:
-            del self.globals[name]
-        self.filters = {name: _bounded_filter(name, each) for name, each in self.filters.items()}
+        super().__init__(undefined=StrictUndefined, optimized=False, finalize=_shown)
+        del self.globals["lipsum"]
+        self.globals.update(dict=mapping, namespace=Attributes)
+        known = {**self.filters, **filters}
+        self.filters = {
+            name: _bounded_filter(name, known[name]) for name in template_growth.OF_FILTERS if name in known
+        }
+        self.tests = {name: _bounded_test(each) for name, each in self.tests.items()}
 
     def _generate(self, source: nodes.Template, *args: Any, **settings: Any) -> str:
-        bounded: nodes.Template = _Bounded().visit(source)
+        bounded: nodes.Template = Counting().visit(source)
         bounded.set_environment(self)
         return super()._generate(bounded, *args, **settings)
 
@@ -180,13 +140,25 @@ class Sandbox(ImmutableSandboxedEnvironment):
     @staticmethod
     def put_together(*values: Any) -> str:
         """Return `a ~ b`."""
-        _allow(sum(map(size, values)))
+        _allow(text_size(*values))
         return str(_kept("".join(map(str, values))))
 
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """Return `a.b`, as Jinja does, and look at the time."""
+        _count(1)
+        return super().getattr(obj, attribute)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """Return `a[b]`, as Jinja does, and look at the time."""
+        _count(1)
+        return super().getitem(obj, argument)
+
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        """Refuse what Jinja does, the workings of time zones, and tables that replace characters."""
-        if isinstance(obj, tzinfo) or attr in _NEEDLESS_METHODS:
+        """Refuse what Jinja does, the workings of time zones, and every method that nobody judged."""
+        if isinstance(obj, tzinfo):
             return attr == "key"
+        if callable(value) and not isinstance(obj, Namespace) and attr not in template_growth.methods_of(obj):
+            return False
         return super().is_safe_attribute(obj, attr, value)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
@@ -197,34 +169,24 @@ class Sandbox(ImmutableSandboxedEnvironment):
             case "*":
                 _allow(_product(left, right))
             case "+":
-                _allow(size(left) + size(right))
+                _allow(size(left, right))
             case "%" if isinstance(left, str):
-                _allow(_told(template_growth.percent_formatted, left, right))
+                _allow(template_growth.percent_formatted(left, right))
             case _:
                 pass
         return _kept(super().call_binop(context, operator, left, right))
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         """Call a method, a macro or a function of ours, and count what it makes."""
-        if __obj is _step:
-            return _step(*args)
-        args = __self._checked(__obj, args, kwargs)
+        if __obj is _step or __obj is _kept:
+            return __obj(*args)
+        named = {name: each for name, each in kwargs.items() if name not in _OF_JINJA}
+        _allow(size(*args, *named.values()))
+        owner, name = getattr(__obj, "__self__", None), getattr(__obj, "__name__", "")
+        growth = template_growth.methods_of(owner).get(name)
+        if growth is not None:
+            _allow(growth(owner, *args, **named))
         return _kept(super().call(__context, __obj, *args, **kwargs))
-
-    def _checked(self, called: Any, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
-        """Return the arguments of a call that may be made."""
-        for each in (*args, *named.values()):
-            _allow(size(each))
-        text, name = getattr(called, "__self__", None), getattr(called, "__name__", "")
-        if not isinstance(text, str | bytes | int):
-            if name == "strftime":
-                _allow(LARGEST * (size(args) > _LONGEST_TIME_FORM))
-            return args
-        if name == "join" and args:
-            args = (_listed(args[0]), *args[1:])
-        if name in template_growth.OF_METHODS:
-            _allow(_told(template_growth.OF_METHODS[name], text, *args, **named))
-        return args
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         """Return `format` of a text as Jinja guards it, with a bound."""
@@ -234,7 +196,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
         def formatted(*args: Any, **named: Any) -> str:
             values = args[0].values() if value.__name__ == "format_map" else (*args, *named.values())
-            _allow(_told(template_growth.brace_formatted, value.__self__, tuple(values)))
+            _allow(template_growth.brace_formatted(value.__self__, tuple(values)))
             return guarded(*args, **named)
 
         return update_wrapper(formatted, value)
@@ -253,35 +215,37 @@ def _product(left: Any, right: Any) -> int:
         if isinstance(times, int) and not isinstance(repeated, int | float):
             once = len(repeated) if isinstance(repeated, str | bytes) else size(repeated)
             return once * abs(times)
-    return size(left) + size(right)
+    return size(left, right)
 
 
-def _told(growth: Callable[..., int], *args: Any, **named: Any) -> int:
-    try:
-        return growth(*args, **named)
-    except TooLarge as exc:
-        raise SecurityError(str(exc)) from exc
-
-
-def _listed(items: Any) -> Any:
-    """Return what can be looked at twice."""
-    return items if isinstance(items, str | list | tuple) else list(items)
+def _listed(items: Iterator[Any]) -> list[Any]:
+    """Return what can be looked at twice; each item counts."""
+    listed = []
+    for each in items:
+        _count(1)
+        listed.append(each)
+    return listed
 
 
 def _bounded_filter(name: str, made: Callable[..., Any]) -> Callable[..., Any]:
     """Return a filter that counts; it is told its environment or context as before."""
     passed = 1 if getattr(made, "jinja_pass_arg", None) is not None else 0
-    growth = template_growth.OF_FILTERS.get(name)
-    slowness = LARGEST // _LARGEST_FOR_SLOW if name in _SLOW else 1
+    growth = template_growth.OF_FILTERS[name]
 
     def bounded(*args: Any, **named: Any) -> Any:
-        before, value, rest = args[:passed], args[passed], args[passed + 1 :]
-        if name == "join":
-            value = _listed(value)
-        if name in _WRITERS:
-            _allow(size(value) * slowness)
-        if growth is not None:
-            _allow(_told(growth, value, *rest, **named))
-        return _kept(made(*before, value, *rest, **named))
+        _count(1)
+        _allow(growth(*args[passed:], **named))
+        value = made(*args, **named)
+        return _kept(_listed(value) if isinstance(value, Iterator) else value)
+
+    return update_wrapper(bounded, made)
+
+
+def _bounded_test(made: Any) -> Callable[..., bool]:
+    """Return a test that looks at the time."""
+
+    def bounded(*args: Any, **named: Any) -> bool:
+        _count(1)
+        return bool(made(*args, **named))
 
     return update_wrapper(bounded, made)

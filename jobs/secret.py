@@ -3,8 +3,10 @@
 import hmac
 import re
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from urllib.parse import quote, unquote, unquote_plus
+
+from jobs.secret_index import SHORTEST, SecretIndex
 
 _MASK = "[secret]"
 # Each of these reads a text in a time that grows as its length does, whoever wrote the text: what could be
@@ -17,17 +19,23 @@ _BEARER = re.compile(r"(?i)\b(bearer|basic)\s++[\w\-.~+/=]{8,}+")
 _SECRET_HEADER = re.compile(r"(?i)(?:authorization|key|token|secret|password|cookie)$")
 _CUT = re.compile(r"(?:\*{2,}+|\.{3,}+|…++|•{2,}+)++(?P<tail>[\w\-.+/=~]*+)")
 _WORD_OF_A_HEADER = re.compile(r"[^\s;,=]{8,}+")
-_SHORTEST_HEADER = 8
 _URL = re.compile(
     r"(?P<scheme>[^:/?#]*+)://(?:(?P<login>[^/?#]*)@)?(?P<host>[^/?#@]*+)(?P<path>[^?#]*+)"
     r"(?:\?(?P<query>[^#]*+))?(?:#(?P<fragment>.*+))?",
     re.DOTALL,
 )
-_SECRET_KEY = re.compile(r"(?i)(?:auth|code|key|pass|password|pwd|secret|sig|signature|token)$")
-_WORD_OF_A_URL = re.compile(r"[A-Za-z][a-z]{0,14}\d{0,2}|[A-Z]{1,12}|\d{1,8}")
+_HOST = re.compile(
+    r"(?:(?:[a-z0-9\-]+\.)+[a-z]{2,}|[a-z][a-z0-9\-]{0,10}+|[a-z][a-z0-9\-]*(?=:\d)|\[.*\])\.?(?::\d{1,5})?"
+)  # a name of several labels, a short one, one with a port, or an address of IPv6
+_SECRET_KEY = re.compile(r"(?i)(?:key|pass|password|pwd|secret|sig|signature|token)$")
+_SHORT_WORD = re.compile(r"[A-Za-z]?[a-z]{0,6}")
+_WORD = re.compile(
+    r"(?:[A-Za-z][a-z]{0,14}|(?:[a-z]{2,15}|[A-Z][a-z]{2,14})(?:[A-Z][a-z]{2,14}){1,3})\d{0,2}"
+    r"|[A-Z]{0,12}|\d{1,8}"
+)  # such as `in`, `v1`, `incomingWebhooks`, `API`, `20261121`
 _BETWEEN_WORDS = re.compile(r"[^A-Za-z0-9]+")
-_SHORTEST_REDACTED = 6
-_SHORTEST_PATH = 16
+_SHORTEST_RANDOM = 8
+_LONG_PART = 20
 _SHORT, _MOST_REMEMBERED = 64, 4096
 _SHORTEST_PART = 4
 _PLACEHOLDERS = frozenset(
@@ -71,51 +79,75 @@ class Secret:
         raise TypeError("a secret is not pickled")
 
 
+class Phrase(Secret):
+    """A secret that consists of words: nothing but the whole of it is one."""
+
+    __slots__ = ()
+
+
 def looks_like_a_key(text: str) -> bool:
     """Say whether a literal is shaped like a real provider key rather than a placeholder."""
     return bool(_LOOKS_LIKE_A_KEY.search(text) or _LOOKS_LIKE_A_TOKEN.search(text))
 
 
 def secrets_in_headers(headers: Mapping[str, str]) -> list[Secret]:
-    """Return the values of request headers that may admit somebody: by their name, or from 8 characters on.
+    """Return what of request headers that are written out may admit somebody.
 
-    Where the name says so, each long part of the value is one too: the key behind `Bearer`, say.
+    That is each value whose name says so, and each long part of it too: the key behind `Bearer`, say. Of
+    others it is each part that looks random: `operations` and `application/json` are anybody's words.
     """
     found = []
     for name, value in headers.items():
-        telling = _SECRET_HEADER.search(name) is not None
-        parts = [part for part in _WORD_OF_A_HEADER.findall(value) if part != value] if telling else []
-        found += [value, *parts] if telling or len(value) >= _SHORTEST_HEADER else []
-    return [Secret(value) for value in found]
+        if _SECRET_HEADER.search(name):
+            found += [Secret(part) for part in dict.fromkeys((value, *_WORD_OF_A_HEADER.findall(value)))]
+        else:
+            found += [secret for word in value.split() for secret in _secrets_in_word(word)]
+    return found
+
+
+def _secrets_in_word(word: str) -> list[Secret]:
+    if "://" in word:
+        return secrets_in_url(word)
+    return [Secret(part) for part in _WORD_OF_A_HEADER.findall(word) if _looks_random(part)]
 
 
 def secrets_in_url(text: str) -> list[Secret]:
     """Return the parts of a URL, an Apprise URL too, that may admit somebody, as written and as decoded.
 
     Those are passwords, values that a query names like one, and each other part of login, path, query and
-    fragment that is no plain word or number: `services`, `v1` or `morning-digest` stand in every log. Where
-    a path has nothing but words it is one as a whole. A host is one where the scheme is not HTTP's and it
-    is no name: Apprise puts tokens there. What is shorter than six characters no redactor takes out.
+    fragment that looks random: `services`, `v1` or `morning-digest` stand in every log. Where none of a path
+    does, each long part of it is a phrase. A host is one where the scheme is not HTTP's and it looks like
+    no host: Apprise puts tokens there. What is shorter than six characters no redactor takes out.
     """
     found = _URL.fullmatch(text)
     if found is None:
         return [Secret(text)]
     user, _, password = (found["login"] or "").partition(":")
-    places = [user, *found["path"].split("/"), found["fragment"] or ""]
-    if found["scheme"].lower() not in ("http", "https"):
-        places += [found["host"], *found["host"].split(":")]
+    path = found["path"].split("/")
     pairs = [pair.partition("=") for pair in re.split("[&;]", found["query"] or "")]
-    telling = [password, *(value for name, _, value in pairs if _SECRET_KEY.search(name))]
-    telling += [each for each in (*places, *(value for _, _, value in pairs)) if not _is_words(each)]
-    if all(map(_is_words, found["path"].split("/"))) and len(found["path"]) >= _SHORTEST_PATH:
-        telling.append(found["path"])
-    spelled = (way(each) for each in telling for way in (str, unquote, unquote_plus))
-    return [Secret(each) for each in dict.fromkeys(spelled) if len(each) >= _SHORTEST_REDACTED]
+    places = [user, *path, found["fragment"] or "", *(value for _, _, value in pairs)]
+    if found["scheme"].lower() not in ("http", "https") and not _HOST.fullmatch(found["host"]):
+        places += [found["host"], *found["host"].split(":")]
+    named = [
+        value for name, _, value in pairs if _SECRET_KEY.search(name) and not _SHORT_WORD.fullmatch(value)
+    ]
+    random = filter(_looks_random, places)
+    phrases = (
+        [] if any(map(_looks_random, path)) else [f"/{each}" for each in path if len(each) >= _LONG_PART]
+    )
+    return [*map(Secret, _spellings([password, *named, *random])), *map(Phrase, _spellings(phrases))]
 
 
-def _is_words(text: str) -> bool:
+def _spellings(parts: Iterable[str]) -> list[str]:
+    spelled = (way(each) for each in parts for way in (str, unquote, unquote_plus))
+    return [each for each in dict.fromkeys(spelled) if len(each) >= SHORTEST]
+
+
+def _looks_random(text: str) -> bool:
+    """Say whether enough of a text is neither a word, a few words in one, nor a number."""
     pieces = _BETWEEN_WORDS.split(unquote(text))
-    return all(_WORD_OF_A_URL.fullmatch(piece) for piece in pieces if piece)
+    unknown = sum(len(piece) for piece in pieces if not _WORD.fullmatch(piece))
+    return unknown >= SHORTEST and len(text) >= _SHORTEST_RANDOM
 
 
 class Redactor:
@@ -127,8 +159,7 @@ class Redactor:
     """
 
     def __init__(self) -> None:
-        self._known: tuple[str, ...] = ()
-        self._by_beginning: dict[str, list[str]] = {}
+        self._index = SecretIndex()
         self._learned: set[str] = set()
         self._learning = threading.Lock()
         self._harmless: set[str] = set()
@@ -136,17 +167,20 @@ class Redactor:
     def learn(self, secrets: Iterable[Secret]) -> None:
         """Remember secrets; placeholders, and ones shorter than six characters, are ordinary words.
 
-        Any thread may call it; what is known already costs nothing.
+        Any thread may call it; what is known already costs nothing. A URL is a phrase: many begin like it.
         """
-        new = [text for secret in secrets if (text := secret.reveal()) not in self._learned]
+        new = [secret for secret in secrets if secret.reveal() not in self._learned]
         if not new:
             return
         with self._learning:
-            telling = [text for text in new if _is_telling(text)]
-            found = {*self._known, *telling, *(quote(text, safe="", errors="replace") for text in telling)}
-            self._known = tuple(sorted(found, key=len, reverse=True))
-            self._by_beginning = _by_beginning(self._known)
-            self._learned.update(new)
+            texts, phrases = set(self._index.texts), set(self._index.phrases)
+            for secret in new:
+                text = secret.reveal()
+                if _is_telling(text):
+                    among = phrases if isinstance(secret, Phrase) or "://" in text else texts
+                    among.update((text, quote(text, safe="", errors="replace")))
+            self._index = SecretIndex(texts, phrases)
+            self._learned.update(secret.reveal() for secret in new)
             self._harmless = set()
 
     def clean(self, text: str) -> str:
@@ -168,58 +202,26 @@ class Redactor:
 
     def own(self, text: str) -> str:
         """Return `text` with our own secrets replaced, and nothing else: for a model's words."""
-        candidates = self._candidates(text)
-        for known in candidates:
+        index = self._index
+        for known in index.whole(text):
             text = text.replace(known, _MASK)
-        end = len(text)
-        begun = min((_begun(known, text, end, _SHORTEST_REDACTED, 0) for known in candidates), default=end)
-        return text if begun == end else text[:begun] + _MASK
-
-    def _candidates(self, text: str) -> Sequence[str]:
-        """Return the secrets of which at least the beginning stands in a text, longest first.
-
-        A thousand heartbeats are three thousand secrets: short texts are not searched for each of them.
-        """
-        if len(text) > len(self._known):
-            return self._known
-        pieces = {text[at : at + _SHORTEST_REDACTED] for at in range(len(text) - _SHORTEST_REDACTED + 1)}
-        met = [known for piece in pieces for known in self._by_beginning.get(piece, ())]
-        return sorted(met, key=len, reverse=True)
+        begun = index.begun(text, len(text))
+        return text if begun == len(text) else text[:begun] + _MASK
 
     def _without_parts(self, text: str) -> str:
         """Mask each secret of which the text shows the beginning or the end, with a cut between."""
+        index = self._index
         kept, done, after = [], 0, 0
         for found in _CUT.finditer(text):
             cut, tail = found.start(), found["tail"].rstrip(".")
-            begun = self._begun(text, cut, _SHORTEST_PART, after=after)
-            is_ended = len(tail) >= _SHORTEST_PART and any(known.endswith(tail) for known in self._known)
+            begun = index.begun(text, cut, after=after, shortest=_SHORTEST_PART)
+            is_ended = len(tail) >= _SHORTEST_PART and index.ends_with(tail)
             after = found.start("tail")
             if begun < cut or is_ended:
                 kept += [text[done:begun], _MASK]
                 done = after = after + len(tail)
         return "".join([*kept, text[done:]])
 
-    def _begun(self, text: str, end: int, shortest: int, *, after: int = 0) -> int:
-        """Return where a secret begins of which only the first part stands before `end`; else `end`.
-
-        It begins no earlier than `after`.
-        """
-        return min((_begun(known, text, end, shortest, after) for known in self._known), default=end)
-
-
-def _by_beginning(known: Iterable[str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for each in known:
-        found.setdefault(each[:_SHORTEST_REDACTED], []).append(each)
-    return found
-
-
-def _begun(known: str, text: str, end: int, shortest: int, after: int) -> int:
-    at = text.find(known[:shortest], max(after, end - len(known)), end)
-    while at >= 0 and not known.startswith(text[at:end]):
-        at = text.find(known[:shortest], at + 1, end)
-    return at if at >= 0 else end
-
 
 def _is_telling(text: str) -> bool:
-    return len(text) >= _SHORTEST_REDACTED and text.lower() not in _PLACEHOLDERS
+    return len(text) >= SHORTEST and text.lower() not in _PLACEHOLDERS

@@ -158,7 +158,7 @@ def tools_of(
 ) -> Tools:
     """Return what deliveries are sent with; `outgoing` is its maker's to close."""
     commands = Commands(without_secrets(environ, settings.registry, settings.withheld()), redactor)
-    return Tools(SecretReader(environ, redactor), redactor, commands, outgoing)
+    return Tools(SecretReader(environ, redactor), redactor, commands, outgoing, settings.own_files())
 
 
 def _joined(settings: Settings, services: Services, instance: int, tools: Tools) -> App:
@@ -190,6 +190,7 @@ async def reconfigured(app: App, settings: Settings, environ: Mapping[str, str])
     await _learn_deliveries(settings, environ, app.redactor, tells=True)
     services = replace(app.services, registry=settings.registry, rules=rules_of(settings), vault=vault)
     tools = tools_of(settings, environ, app.redactor, outgoing=app.tools.outgoing)
+    tools = replace(tools, disks=app.tools.disks)
     return _joined(settings, services, app.workshop.instance_id, tools)
 
 

@@ -194,6 +194,9 @@ class Daemon:
         await asyncio.wait((ending, asked_again), return_when=asyncio.FIRST_COMPLETED)
         for each in (ending, asked_again):
             each.cancel()
+        for left in await asyncio.gather(ending, asked_again, return_exceptions=True):
+            if isinstance(left, Exception):
+                logger.error("something did not end as it should: %r", left)
 
     async def _work(self, run: ClaimedRun) -> None:
         job = self.app.settings.jobs.get(run.job)

@@ -1,10 +1,11 @@
 """The secrets of deliveries and heartbeats: read before any work, so that no command gives them away."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 
 from jobs.credential import SecretReference
+from jobs.delivery.signing import weakness
 from jobs.delivery.target import AppriseTarget, CommandTarget, FileTarget, WebhookTarget
 from jobs.errors import SecretUnreadable
 from jobs.providers.secrets import SecretReader
@@ -64,9 +65,11 @@ def kept_by(settings: Settings) -> Iterator[Kept]:
 def read(kept: Kept, reader: SecretReader) -> Secret | Unusable:
     """Return a secret as it is now, or why it cannot be used as what it is to be."""
     try:
-        secret = reader.read(kept.reference)
+        secret = reader.unlearned(kept.reference)
     except SecretUnreadable as exc:
         return Unusable(kept, str(exc))
+    for each in _telling(kept, secret):
+        reader.learn(each)
     return _misfit(kept, secret) or secret
 
 
@@ -75,12 +78,12 @@ def learn_all(settings: Settings, environ: Mapping[str, str], redactor: Redactor
 
     It learns them in one go: each time costs as much as all that is known by then.
     """
-    reader = SecretReader(environ, _Deaf())
+    reader = SecretReader(environ, redactor)
     known: list[Secret] = []
     unusable = []
     for kept in kept_by(settings):
         try:
-            secret = reader.read(kept.reference)
+            secret = reader.unlearned(kept.reference)
         except SecretUnreadable as exc:
             unusable.append(Unusable(kept, str(exc)))
             continue
@@ -91,32 +94,28 @@ def learn_all(settings: Settings, environ: Mapping[str, str], redactor: Redactor
     return unusable
 
 
-class _Deaf(Redactor):
-    """Learns nothing by itself."""
-
-    def learn(self, secrets: Iterable[Secret]) -> None:
-        """Leave it to whoever reads."""
-
-
 def _misfit(kept: Kept, secret: Secret) -> Unusable | None:
     if kept.form is Form.HTTP_URL:
         try:
             http_url(secret.reveal())
         except ValueError as exc:
             return Unusable(kept, str(exc))
+    if kept.form is Form.KEY and (why := weakness(secret.reveal())) is not None:
+        return Unusable(kept, why)
     return None
 
 
 def _telling(kept: Kept, secret: Secret) -> list[Secret]:
-    """Return what of a secret admits somebody by itself: a token may be told without its URL.
+    """Return what of a secret no text may show.
 
-    What is written out in the configuration is none as a whole: a server's plain address, say.
+    Of a URL that is what admits somebody, wherever it is kept: its scheme and host stand in any text. A
+    header that is kept elsewhere is one whatever it looks like, and one that is written out may be.
     """
-    whole = [] if kept.reference.scheme == "literal" else [secret]
     match kept.form:
         case Form.APPRISE_URL | Form.HTTP_URL:
-            return [*whole, *secrets_in_url(secret.reveal())]
+            return secrets_in_url(secret.reveal())
         case Form.HEADER:
+            whole = [] if kept.reference.scheme == "literal" else [secret]
             return [*whole, *secrets_in_headers({kept.key.partition(".headers.")[2]: secret.reveal()})]
         case Form.KEY:
             return [secret]

@@ -34,6 +34,7 @@ class Aftermath:
         self.on_gone = OnGone(
             rerun=frozenset(job.name for job in jobs if job.on_crash is OnCrash.RERUN),
             judged=frozenset(job.name for job in jobs if _is_judged(job)),
+            quiet=frozenset(job.name for job in jobs if job.silent_when is not None),
             consequences=self.consequences_of,
         )
 

@@ -40,7 +40,10 @@ from scheduler.journal import SOCKET, Journal, is_journal
 from scheduler.log_filter import secret_filter
 from scheduler.log_outputs import JournalOutput, JournalRenderer, StreamOutput
 
-_QUIET_LIBRARIES = ("openai", "httpx2", "httpx", "aiohttp", "apscheduler", "uvicorn", "asyncio", "alembic")
+_QUIET_LIBRARIES = (
+    *("openai", "httpx2", "httpcore2", "httpx", "httpcore", "aiohttp"),
+    *("apscheduler", "uvicorn", "asyncio", "alembic"),
+)
 _WARNINGS = frozenset({RunState.FAILED, RunState.TIMED_OUT, RunState.ABANDONED, RunState.MISSED})
 _RUN = "run_id"
 

@@ -49,11 +49,13 @@ def run_now(
     force: bool = False,
     drill: Drill | None = None,
     hear: Listener | None = None,
+    carried: bool = False,
 ) -> Ended:
     """Run a job to its end, all its tries, and return it. Ctrl-C cancels the run, and it is recorded so.
 
     Raises what `add_by_hand` does. In a `drill` the providers that it names fail before a request leaves, and
-    nothing is marked. `hear` is told what happens.
+    nothing is marked. `hear` is told what happens. What the run has to tell is sent from here, unless it is
+    `carried` out for a daemon, which does that: another one may not know where to.
     """
     ensure_database(settings)
 
@@ -65,7 +67,7 @@ def run_now(
             run = await add_by_hand(app, job, trigger=trigger, values=values, retry_of=retry_of, force=force)
             async with _telling(app, job):
                 ended = await _cancellable(app, job, run, drill)
-            if job.job.deliver and not await app.store.read(instances.daemon):
+            if job.job.deliver and not carried:
                 await _interruptible(_sent(app, run.id))
             return ended
 

@@ -24,7 +24,13 @@ class Outbound:
     def __init__(self, app: App, *, begun_again_after: float = BEGUN_AGAIN_AFTER) -> None:
         self._app, self._pause = app, begun_again_after
         self._outbox = Outbox(app.store, app.events, ways_of(app), instance_id=app.workshop.instance_id)
-        self._alerts = Alerts(app.store, app.events, watched_of(app), wake=self._outbox.wake)
+        self._alerts = Alerts(
+            app.store,
+            app.events,
+            watched_of(app),
+            wake=self._outbox.wake,
+            instance_id=app.workshop.instance_id,
+        )
         self._heartbeats = Heartbeats(
             heartbeats_of(app.settings), secrets=app.tools.secrets, outgoing=app.tools.outgoing
         )
@@ -52,8 +58,8 @@ class Outbound:
         self._retention.take(app)
 
     def wake(self) -> None:
-        """Look soon for what is to be sent."""
-        self._outbox.wake()
+        """Look soon for what is to be sent, also where a target has hung: somebody asks for it."""
+        self._outbox.hasten()
 
     def worked(self, job: str) -> None:
         """Send what a run of this job may have brought; its title has been sought by now."""

@@ -57,9 +57,13 @@ def kept_of_job(settings: Settings, job: str, *, now: datetime) -> Keep:
 
 @dataclass(slots=True)
 class Removed:
-    """How many rows a round has removed; `outside` are attempts that belong to no run."""
+    """How many rows a round has removed.
+
+    `outside` are attempts that belong to no run, `dead_letters` failed deliveries of the runs.
+    """
 
     runs: int = 0
+    dead_letters: int = 0
     jobs: int = 0
     outside: int = 0
     notices: int = 0
@@ -114,9 +118,13 @@ class Retention:
         return clock.monotonic() - self._pruned_at >= EVERY or newest - self._newest >= GROWN_BY
 
     def _tell(self, removed: Removed) -> None:
-        said = "removed %d runs of %d jobs, %d attempts outside runs and %d notices that need not be kept"
+        said = (
+            "removed %d runs of %d jobs, %d attempts outside runs and %d notices that need not be kept; "
+            "dead letters that went with their runs: %d"
+        )
         level = logging.INFO if removed else logging.DEBUG
-        logger.log(level, said, removed.runs, removed.jobs, removed.outside, removed.notices)
+        counts = (removed.runs, removed.jobs, removed.outside, removed.notices, removed.dead_letters)
+        logger.log(level, said, *counts)
 
     async def _quiet(self) -> None:
         """Wait until nothing runs; for a daemon that is never at rest, ten minutes."""
@@ -131,8 +139,9 @@ class Retention:
             keep = kept_of_job(self._app.settings, job, now=clock.utcnow())
             if await store.read(prune.count, job, keep):
                 removed.jobs += 1
-                while number := (await self._portion(prune.prune, job, keep)).runs:
-                    removed.runs += number
+                while (portion := await self._portion(prune.prune, job, keep)).runs:
+                    removed.runs += portion.runs
+                    removed.dead_letters += portion.dead_letters
         keep = kept(self._app.settings, now=clock.utcnow())
         while number := await self._portion(prune.prune_attempts, keep):
             removed.outside += number

@@ -3,16 +3,19 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 
 from sqlalchemy.exc import DBAPIError
 
 from jobs import clock
 from jobs.events import JobPaused, RunRecovered, WriteFailed
+from jobs.silence import is_silent
 from jobs.store import instances, runs
 from jobs.store.engine import kind_of
-from jobs.store.recovery import recover
+from jobs.store.recovery import NO_VERDICTS, OnGone, answered, recover
 from jobs.store.revision import OtherRevision
 from jobs.store.runs import Ended
+from jobs.workshop import Work
 from scheduler.app import App
 from scheduler.clock_steps import zone_changed
 from scheduler.clock_work import ClockWork
@@ -137,11 +140,13 @@ class Upkeep:
 
     async def recover(self) -> None:
         """Settle and take up what processes that are gone have left."""
+        workshop, on_gone = self._app.workshop, self.aftermath.on_gone
         found = await self._app.store.write(
             recover,
-            instance_id=self._app.workshop.instance_id,
+            instance_id=workshop.instance_id,
             now=clock.utcnow(),
-            on_gone=self.aftermath.on_gone,
+            on_gone=on_gone,
+            silent=await self._silent(on_gone) if on_gone.quiet else NO_VERDICTS,
         )
         for left in found.ended:
             self._app.events.emit(RunRecovered(left.run, left.outcome))
@@ -149,6 +154,19 @@ class Upkeep:
                 self._app.events.emit(JobPaused(left.run.job, left.ended.paused))
             self._go_on(left.ended)
         self._later.put(found.ours)
+
+    async def _silent(self, on_gone: OnGone) -> dict[int, bool]:
+        """Judge the answers that were written down and not judged, as their own processes would have."""
+        workshop, jobs = self._app.workshop, self._app.settings.jobs
+        left = await self._app.store.read(
+            answered, instance_id=workshop.instance_id, now=clock.utcnow(), on_gone=on_gone
+        )
+        verdicts = {}
+        for run, outcome in left:
+            job = jobs[run.job]
+            work = Work(run, job.job, workshop, job.timezone, clock.monotonic(), None, nullcontext)
+            verdicts[run.id] = await is_silent(work, outcome)
+        return verdicts
 
     async def _let_go(self) -> None:
         """Look at the jobs whose hold is over; one that is not scheduled is just held no more."""

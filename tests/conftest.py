@@ -14,14 +14,8 @@ from support.postgres import Server, running
 
 # The files that take longest, the longest first: what begins last is waited for by all.
 LONGEST = (
-    "soak",
-    "systemd",
-    "documented_install",
-    "stopped_process",
-    "crash",
-    "hold",
-    "secrets",
-    "attribution",
+    *("soak", "systemd", "documented_install", "stopped_process", "crash", "hold", "secrets", "attribution"),
+    *("explain_agrees", "answer_schema", "claims", "schedule_walk", "planner_walk", "hostile_answers"),
 )
 _PLACES = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
 

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import TypeVar
@@ -134,6 +134,14 @@ def judged(facts: Facts, watched: Watched, others: Iterable[NotInTables] = (), *
         close=_some(each for each in ended if each.about.key not in told_of),
         redate=_some(each for each in redate if each.about.key in wrong),
     )
+
+
+def left_to_others(found: Judgement, watched: Watched) -> Judgement:
+    """Return a judgement without the alerts that only another daemon's configuration knows.
+
+    That one tells their end, which would be told by nobody if they were closed here.
+    """
+    return replace(found, close=tuple(each for each in found.close if _is_watched(each, watched)))
 
 
 def _is_let_go(trouble: Trouble | None) -> bool:

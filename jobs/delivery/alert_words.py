@@ -14,7 +14,7 @@ from jobs.delivery.alert_rules import Fact, HeldBy, Keyless, Refusal, Trouble, W
 from jobs.errors import ErrorClass
 from jobs.providers.login_times import ends_at
 from jobs.providers.vault import way_in
-from jobs.run import RunState
+from jobs.run import Reason, RunState
 from jobs.store.alert_facts import AbandonedRun, ClosedCredential, EndedRun, FailingJob
 from jobs.store.alerts import Change, Standing, Told
 from jobs.store.tokens import SealedTokens
@@ -24,6 +24,7 @@ MOST_APART = 5
 
 MOST_NAMED = 20
 _LONGEST = 500
+_BEFORE_ANYBODY_IS_ASKED = (Reason.CONDITION, Reason.GATHER, Reason.TEMPLATE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +119,11 @@ def _of_failing(job: FailingJob, newest: EndedRun | None, zone: ZoneInfo) -> _Sa
         words = f": {_short(newest.message)}" if newest.message else ""
         due = moment(newest.scheduled_for, zone)
         lines.append(f"The newest is run {newest.id}, due {due}: {newest.state.value}{why}{words}")
-        if newest.provider is not None:
+        if newest.provider is not None and newest.reason not in _BEFORE_ANYBODY_IS_ASKED:
             lines.append(f"Its chain begins with {newest.provider}/{newest.model}.")
-        lines.append(f"To see every attempt of it: `promptd run show {newest.id}`.")
-    lines.append(f"To see whom its next run asks: `promptd explain {job.name}`.")
+        lines.append(f"To see all that is known of it: `promptd run show {newest.id}`.")
+    if newest is None or newest.reason not in _BEFORE_ANYBODY_IS_ASKED:
+        lines.append(f"To see whom its next run asks: `promptd explain {job.name}`.")
     if job.paused:
         lines.append(f"The job is paused; when it is mended: `promptd job resume {job.name}`.")
     return _Said(f"{job.name} fails: {number}", tuple(lines))

@@ -19,6 +19,7 @@ from jobs.delivery.alert_rules import (
     Trouble,
     Watched,
     judged,
+    left_to_others,
 )
 from jobs.delivery.alert_words import (
     MOST_APART,
@@ -31,7 +32,7 @@ from jobs.delivery.alert_words import (
 )
 from jobs.events import AlertTold, AttributionWasRefused, Event, Events, WriteFailed
 from jobs.providers.resolve import no_key
-from jobs.store import alert_facts, alerts
+from jobs.store import alert_facts, alerts, instances
 from jobs.store.alert_facts import FailingJob
 from jobs.store.alerts import Told, Verdict
 from jobs.store.engine import kind_of
@@ -50,8 +51,10 @@ class Alerts:
     Nothing is kept here but what the database does not know: attributions that were refused.
     """
 
-    def __init__(self, store: Store, events: Events, watched: Watched, *, wake: Callable[[], None]) -> None:
-        self._store, self._events, self._wake = store, events, wake
+    def __init__(
+        self, store: Store, events: Events, watched: Watched, *, wake: Callable[[], None], instance_id: int
+    ) -> None:
+        self._store, self._events, self._wake, self._instance_id = store, events, wake, instance_id
         self._watched = watched
         self._refusals: dict[int, Refusal] = {}
         self._hurry = asyncio.Event()
@@ -90,7 +93,7 @@ class Alerts:
             return 0
         await self._store.check_revision()
         now = clock.utcnow()
-        verdict = await self._store.read(look, watched, refusals, now=now)
+        verdict = await self._store.read(look, watched, refusals, instance_id=self._instance_id, now=now)
         told: tuple[Told, ...] = ()
         if verdict:
             told = await self._store.write(
@@ -120,11 +123,21 @@ class Alerts:
 
 
 def look(
-    connection: Connection, watched: Watched, refusals: Sequence[Refusal] = (), *, now: datetime
+    connection: Connection,
+    watched: Watched,
+    refusals: Sequence[Refusal] = (),
+    *,
+    instance_id: int,
+    now: datetime,
 ) -> Verdict:
-    """Read the facts, judge them, and put what is to be told into words; writes nothing."""
+    """Read the facts, judge them, and put what is to be told into words; writes nothing.
+
+    What this configuration does not know is closed where no other daemon works here, who may know it.
+    """
     facts = alert_facts.facts(connection, since=now - ABANDONED_WITHIN)
     found = judged(facts, watched, (*refusals, *_keyless(connection, watched, now)), now=now)
+    if found.close and not instances.is_only_daemon(connection, instance_id, now=now):
+        found = left_to_others(found, watched)
     details = _details(connection, found, now)
     changes = (
         *(opened(each, details, watched) for each in found.opens),

@@ -39,15 +39,15 @@ async def notify(
 
     Address and text go by standard input: neither stands in the list of processes, or in an environment.
     """
-    redactor.learn([url, *secrets_in_url(url.reveal())])
+    redactor.learn(secrets_in_url(url.reveal()))
     child = Command(_CHILD, timeout=target.timeout, max_bytes=_MOST_PRINTED)
     alone = replace(commands, environ=environment(commands.environ))
     order = await asyncio.to_thread(_order, target, message, url)
     try:
-        said = await alone.output_of(child, given=Given(order))
+        answer = await alone.answer_of(child, given=Given(order))
     except CommandFailed as exc:
         raise Undeliverable(str(exc).replace(_NAMED, "Apprise")) from exc
-    _judge(said, redactor)
+    _judge(answer, redactor)
 
 
 def environment(environ: Mapping[str, str]) -> Mapping[str, str]:
@@ -67,13 +67,21 @@ def _order(target: AppriseTarget, message: Message, url: Secret) -> bytes:
     return json.dumps(order).encode()
 
 
-def _judge(said: str, redactor: Redactor) -> None:
+def _judge(answer: bytes, redactor: Redactor) -> None:
     """Raise Undeliverable where the child's answer does not say that the message was taken."""
+    match _result(answer):
+        case {"delivered": True}:
+            return
+        case {"delivered": False, "why": str(why), "permanent": bool(permanent)}:
+            line = "".join(each if each.isprintable() else " " for each in why)
+            raise Undeliverable(f"Apprise: {redactor.clean(line)[:_LONGEST_WHY]}", permanent=permanent)
+        case _:
+            raise Undeliverable("Apprise ended without an answer")
+
+
+def _result(answer: bytes) -> Any:
+    """Return what the child has answered, None where that cannot be read."""
     try:
-        result: Mapping[str, Any] = json.loads(said)
+        return json.loads(answer)
     except ValueError:
-        raise Undeliverable("Apprise ended without an answer") from None
-    if result["delivered"]:
-        return
-    line = "".join(each if each.isprintable() else " " for each in result["why"])
-    raise Undeliverable(f"Apprise: {redactor.clean(line)[:_LONGEST_WHY]}", permanent=result["permanent"])
+        return None

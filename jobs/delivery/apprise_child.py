@@ -1,7 +1,8 @@
 """The child process in which Apprise works: reads one order from standard input, prints what became of it.
 
 `{"url", "subject", "body", "whole_text", "seconds"}` in, `{"delivered", "why", "permanent"}` out, both JSON.
-Only the address that it is given is used: no configuration, no plugins of others, nothing kept on a disk.
+Only the address that it is given is used: no configuration, no plugins of others, nothing kept on a disk;
+and nothing is asked that webhooks never ask.
 """
 
 import json
@@ -17,11 +18,14 @@ from apprise.attachment.memory import AttachMemory
 from apprise.common import OverflowMode, PersistentStoreMode
 from apprise.conversion import convert_between
 
+from jobs.delivery.addresses import refusal_in_url
+from jobs.delivery.guarded_sockets import guard
 from jobs.delivery.limits import beginning, cut_note
 
 _MOST_MEMORY = 2 * 1024**3  # bytes of addresses: an endless answer ends this process, not the machine
 _MOST_PIECES = 10
 _LONGEST_WORD = 300
+_LONGEST_WHY = 4_000
 _TELLING = ("Socket Exception", "Response Details", "SMTP")
 """How Apprise begins those of its debugging lines that say what went wrong: nothing else does."""
 
@@ -45,6 +49,7 @@ def main() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a plugin prints is no answer
     order = json.load(sys.stdin)
     _bound(order["seconds"])
+    guard()
     words = _Words()
     logger = logging.getLogger("apprise")
     logger.setLevel(logging.DEBUG)
@@ -64,10 +69,14 @@ def _bound(seconds: float) -> None:
 
 def _tell(stream: TextIO, result: dict[str, Any]) -> None:
     with stream:
-        json.dump(result, stream)
+        json.dump({**result, "why": result["why"][:_LONGEST_WHY]}, stream)
 
 
 def _sent(order: dict[str, Any], words: _Words) -> dict[str, Any]:
+    what = refusal_in_url(order["url"])
+    if what is not None:
+        why = f"its URL names an address that is not asked, {what}"
+        return {"delivered": False, "why": why, "permanent": True}
     service = service_of(order["url"])
     if service is None:
         why = "; ".join(words.said) or "Apprise does not know this kind of URL"

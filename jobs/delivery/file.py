@@ -1,37 +1,51 @@
 """Files: a result is written whole or not at all, and nothing leads out of the directory that is meant."""
 
+import logging
 import os
 import secrets
 import stat
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 
+from jobs import clock
 from jobs.delivery import limits
 from jobs.delivery.file_name import file_name
 from jobs.delivery.message import Message
+from jobs.delivery.own_files import OwnFiles
 from jobs.delivery.target import FileTarget
 from jobs.errors import Undeliverable
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE_MODE, _DIRECTORY_MODE = 0o600, 0o700
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+logger = logging.getLogger(__name__)
 
 
-def write(target: FileTarget, message: Message) -> None:
+def write(target: FileTarget, message: Message, own: OwnFiles) -> None:
     """Write a message's text to its file, in place of one that is there. Blocks.
 
-    A new file is for its owner only, and so are new directories; one that is replaced keeps its mode. Raises
-    Undeliverable: for good where its name leads nowhere, else with what the system says.
+    A new file is for its owner only, and so are new directories; one that is replaced keeps its mode. The
+    file's time is that of what it tells: one that tells of something later stays, since what is tried again
+    comes late. Raises Undeliverable: for good where its name leads nowhere, or to what is `own` or no file,
+    else with what the system says.
     """
     try:
         path = PurePosixPath(file_name(target.template, message))
     except ValueError as exc:
         raise Undeliverable(f"the name of its file {exc}", permanent=True) from None
+    if own.have(target.base / path):
+        raise Undeliverable(
+            f"{path} is a file of promptd's own, or named as one; name another", permanent=True
+        )
     text, _ = limits.fitted(message, limits.FILE_BYTES)
     content = text.encode() if text.endswith("\n") else f"{text}\n".encode()
     try:
         directory = _opened(target, path)
         try:
-            _replace(directory, path.name, content)
+            if _may_replace(directory, path, message.at):
+                _replace(directory, path.name, content, message.at)
         finally:
             os.close(directory)
     except OSError as exc:
@@ -66,14 +80,34 @@ def _make(directory: Path) -> None:
         each.mkdir(_DIRECTORY_MODE, exist_ok=True)
 
 
-def _replace(directory: int, name: str, content: bytes) -> None:
+def _may_replace(directory: int, path: PurePosixPath, at: datetime) -> bool:
+    """Say whether a message of that time may stand there; raises Undeliverable for what is no file.
+
+    Ours are files whose time has no nanoseconds: what somebody else has written since is no newer result.
+    Nor is a file of the future: a clock was wrong.
+    """
+    found = _found(directory, path.name)
+    if found is None:
+        return True
+    if not stat.S_ISREG(found.st_mode):
+        raise Undeliverable(f"{path} is there and no regular file; it was left as it is", permanent=True)
+    is_newer = _nanoseconds(at) < found.st_mtime_ns <= _nanoseconds(clock.utcnow())
+    if is_newer and found.st_mtime_ns % 1_000 == 0:
+        logger.info("%s holds something newer already, and was left as it is", path)
+        return False
+    return True
+
+
+def _replace(directory: int, name: str, content: bytes, at: datetime) -> None:
     draft = f".promptd-{secrets.token_hex(8)}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    found = _found(directory, name)
     try:
         with os.fdopen(os.open(draft, flags, _FILE_MODE, dir_fd=directory), "wb") as file:
             file.write(content)
             file.flush()
-            os.fchmod(file.fileno(), _mode_of(directory, name))
+            os.fchmod(file.fileno(), stat.S_IMODE(found.st_mode) if found else _FILE_MODE)
+            os.utime(file.fileno(), ns=(_nanoseconds(at), _nanoseconds(at)))
             os.fsync(file.fileno())
         os.rename(draft, name, src_dir_fd=directory, dst_dir_fd=directory)
     except BaseException:
@@ -83,10 +117,12 @@ def _replace(directory: int, name: str, content: bytes) -> None:
     os.fsync(directory)
 
 
-def _mode_of(directory: int, name: str) -> int:
-    """Return the mode of the file that is replaced, or that of a new one."""
-    try:
-        found = os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return _FILE_MODE
-    return stat.S_IMODE(found.st_mode) if stat.S_ISREG(found.st_mode) else _FILE_MODE
+def _found(directory: int, name: str) -> os.stat_result | None:
+    with suppress(FileNotFoundError):
+        return os.stat(name, dir_fd=directory, follow_symlinks=False)
+    return None
+
+
+def _nanoseconds(at: datetime) -> int:
+    """Return a time as the file system has it, to the microsecond."""
+    return (at - _EPOCH) // _MICROSECOND * 1_000

@@ -1,13 +1,18 @@
 """The names of files that results go to: templates of a few fields, which cannot lead anywhere else."""
 
+import os.path
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from string import Formatter
 
 from jobs.delivery.message import Message, MessageKind
 
 FIELDS = ("job", "run_id", "state", "scheduled_for")
 _DATE = "scheduled_for"
+_EXAMPLE = {"job": "job", "run_id": "1", "state": "succeeded"}
+_EXAMPLES_DAY = datetime(2026, 1, 31, tzinfo=UTC)
+_NO_FILES = ("/dev/", "/proc/", "/sys/")
+"""Where Linux shows devices and itself (hier(7)): what is written there is no file that stays."""
 
 
 def checked(template: str) -> str:
@@ -23,21 +28,40 @@ def checked(template: str) -> str:
     return _sound(template)
 
 
+def fields_of(template: str) -> frozenset[str]:
+    """Return the fields that a checked template has."""
+    return frozenset(name for _, name, _, _ in _pieces(template) if name is not None)
+
+
+def example(template: str) -> str:
+    """Return a name such as a template gives; raises ValueError as `checked` does."""
+    return _sound(_filled(template, _EXAMPLE, _EXAMPLES_DAY))
+
+
 def file_name(template: str, message: Message) -> str:
     """Return the name that a template gives to a message's file; raises ValueError as `checked` does.
 
     Notices of alerts stand under `_alerts` in place of a job, with the number of their alert, so that none
-    takes the place of a run's file; a test under `_test`.
+    takes the place of a run's file; a test under `_test`. Where a template names no job they stand in a
+    directory of that name beside its files.
     """
     values = _values(message)
+    name = _filled(template, values, _moment(message))
+    if message.kind is not MessageKind.RUN and "job" not in fields_of(template):
+        above, slash, last = name.rpartition("/")
+        name = f"{above}{slash}{values['job']}/{last}"
+    return _sound(name)
+
+
+def _filled(template: str, values: Mapping[str, str], moment: datetime) -> str:
     parts = []
     for text, name, spec, _ in _pieces(checked(template)):
         parts.append(text)
         if name == _DATE:
-            parts.append(f"{_moment(message):{spec or '%Y-%m-%dT%H:%M:%S%z'}}")
+            parts.append(f"{moment:{spec or '%Y-%m-%dT%H:%M:%S%z'}}")
         elif name is not None:
             parts.append(values[name])
-    return _sound("".join(parts))
+    return "".join(parts)
 
 
 def _sound(name: str) -> str:
@@ -45,6 +69,8 @@ def _sound(name: str) -> str:
         raise ValueError("names no file; write such as out/{job}/{run_id}.md")
     if not name.startswith("/") and ".." in name.split("/"):
         raise ValueError("leads out of its directory by `..`; write an absolute path where that is meant")
+    if name.startswith("/") and os.path.normpath(f"/{name.lstrip('/')}").startswith(_NO_FILES):
+        raise ValueError(f"lies in {' or '.join(_NO_FILES)}, where no file stays; name one on a disk")
     return name
 
 

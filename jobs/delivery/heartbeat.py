@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
+from contextvars import Context
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -24,8 +25,12 @@ from jobs.providers.secrets import SecretReader
 from jobs.run import ClaimedRun, Outcome, Reason, RunState, Trigger
 from jobs.secret import Secret
 
-MOST_WAITING = 100
+MOST_WAITING = 4
+"""How many pings of one job wait at most: the beginnings and ends of its last two runs."""
+
 MOST_AT_ONCE = 8
+"""How many requests one host gets at a time: a host that hangs holds up no other."""
+
 TIMEOUT = timedelta(seconds=10)
 PAUSES = (timedelta(0), timedelta(seconds=1), timedelta(seconds=5))  # before each try
 _UNHEARD = (Trigger.DRILL, Trigger.ASK)
@@ -101,12 +106,17 @@ def address(url: Secret, signal: Signal) -> Secret:
     return Secret(parts._replace(path=path).geturl())
 
 
+def _host(url: Secret) -> str:
+    return urlsplit(url.reveal()).netloc
+
+
 class Heartbeats:
     """Pings the URLs of jobs. `hear` is a listener of events, called in the loop; it makes its own tasks.
 
     `urls`: by job, those of all configured jobs that have one. The pings of one job go in their order, one at
-    a time, each tried after each of `pauses` until it is taken; of 100 that wait the job with the most loses
-    its oldest. What fails harms nothing, and is logged once for a job until its URL answers again.
+    a time, each tried after each of `pauses` until it is taken; so many of one job wait at most, whatever
+    others do, and its newest end is always among them. What fails harms nothing, and is logged once for a
+    job until its URL answers again.
     """
 
     def __init__(
@@ -120,10 +130,11 @@ class Heartbeats:
     ) -> None:
         self._outgoing = outgoing
         self._timeout, self._pauses = timeout, pauses
-        self._waiting: deque[Ping] = deque()
-        self._sending: dict[str, asyncio.Task[None]] = {}
+        self._waiting: dict[str, deque[Ping]] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._sending: set[str] = set()
         self._failing: set[str] = set()
-        self._dropped = 0
+        self._dropped: Counter[str] = Counter()
         self._closed = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -132,6 +143,7 @@ class Heartbeats:
     def take(self, urls: Mapping[str, SecretReference], *, secrets: SecretReader) -> None:
         """Ping for the jobs of this configuration from now on."""
         self._urls, self._secrets = urls, secrets
+        self._hosts: dict[str, asyncio.Semaphore] = {}
         self._failing &= urls.keys()
 
     def hear(self, event: Event) -> None:
@@ -139,11 +151,12 @@ class Heartbeats:
         ping = ping_of(event)
         if ping is None or ping.job not in self._urls or self._closed:
             return
-        if len(self._waiting) >= MOST_WAITING:
-            self._drop_one()
-        self._waiting.append(ping)
-        self._idle.clear()
-        self._send_more()
+        waiting = self._waiting.setdefault(ping.job, deque())
+        waiting.append(ping)
+        if len(waiting) > MOST_WAITING:
+            self._drop_one(ping.job, waiting)
+        if ping.job not in self._tasks:
+            self._begin(ping.job)
 
     async def stop(self, seconds: float) -> None:
         """Let what waits be sent for so long, then give it up and say how much that was."""
@@ -152,42 +165,49 @@ class Heartbeats:
             async with asyncio.timeout(seconds):
                 await self._idle.wait()
         except TimeoutError:
-            left = len(self._waiting) + len(self._sending)
+            left = sum(map(len, self._waiting.values())) + len(self._sending)
             logger.warning("%d heartbeat pings were not sent before the end", left)
         self._waiting.clear()
-        for task in tuple(self._sending.values()):
+        for task in tuple(self._tasks.values()):
             task.cancel()
-        await asyncio.gather(*self._sending.values(), return_exceptions=True)
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
-    def _drop_one(self) -> None:
-        """Drop the oldest ping of the job that has the most of them: no other job pays for its URL."""
-        most = Counter(ping.job for ping in self._waiting).most_common(1)[0][0]
-        self._waiting.remove(next(ping for ping in self._waiting if ping.job == most))
-        if not self._dropped:
-            logger.warning("%d heartbeat pings wait: the oldest of %s are dropped", MOST_WAITING, most)
-        self._dropped += 1
+    def _drop_one(self, job: str, waiting: deque[Ping]) -> None:
+        """Drop what is worth least: a beginning that something has come after, else the oldest end."""
+        begun = (place for place, ping in enumerate(waiting) if ping.signal is Signal.START)
+        place = next(begun, 0)
+        del waiting[place if place < len(waiting) - 1 else 0]
+        if not self._dropped[job]:
+            logger.warning("heartbeats of %s come faster than they are taken: older ones are dropped", job)
+        self._dropped[job] += 1
 
-    def _send_more(self) -> None:
-        for ping in tuple(self._waiting):
-            if len(self._sending) >= MOST_AT_ONCE:
-                return
-            if ping.job not in self._sending:
-                self._waiting.remove(ping)
-                task = asyncio.create_task(self._send(ping), name=f"heartbeat of {ping.job}")
-                self._sending[ping.job] = task
-                task.add_done_callback(partial(self._sent, ping.job))
+    def _begin(self, job: str) -> None:
+        """Send what waits of a job, in a context of its own: this may be that of another job's run."""
+        task = asyncio.create_task(self._send_all(job), name=f"heartbeat of {job}", context=Context())
+        self._tasks[job] = task
+        task.add_done_callback(partial(self._ended, job), context=Context())
+        self._idle.clear()
 
-    def _sent(self, job: str, task: "asyncio.Task[None]") -> None:
-        del self._sending[job]
+    def _ended(self, job: str, task: "asyncio.Task[None]") -> None:
+        del self._tasks[job]
+        self._sending.discard(job)
         if not task.cancelled() and (bug := task.exception()) is not None:
             logger.error("a heartbeat of %s could not be sent: %s", job, type(bug).__name__)
-        self._send_more()
-        if self._sending:
+        if self._waiting.get(job):
+            self._begin(job)
             return
-        self._idle.set()
-        if self._dropped:
-            logger.warning("%d heartbeat pings were dropped", self._dropped)
-            self._dropped = 0
+        self._waiting.pop(job, None)
+        if dropped := self._dropped.pop(job, 0):
+            logger.warning("%d heartbeat pings of %s were dropped", dropped, job)
+        if not self._tasks:
+            self._idle.set()
+
+    async def _send_all(self, job: str) -> None:
+        """Send what waits of a job, and what comes meanwhile."""
+        while waiting := self._waiting.get(job):
+            self._sending.add(job)
+            await self._send(waiting.popleft())
+            self._sending.discard(job)
 
     async def _send(self, ping: Ping) -> None:
         why = await self._tried(ping)
@@ -217,19 +237,20 @@ class Heartbeats:
         if reference is None:  # the configuration has changed meanwhile
             return
         try:
-            url = address(await asyncio.to_thread(self._secrets.read, reference), ping.signal)
+            url = address(await asyncio.to_thread(self._secrets.unlearned, reference), ping.signal)
         except SecretUnreadable as exc:
             raise Undeliverable(f"its URL cannot be read: {exc}", permanent=True) from exc
         except ValueError as exc:
             raise Undeliverable("its heartbeat is no URL", permanent=True) from exc
-        reply = await self._outgoing.ask(
-            "POST",
-            url,
-            timeout=self._timeout,
-            headers=_WORDS,
-            content=ping.words.encode(),
-            query={"rid": str(ping.rid)},
-        )
+        async with self._hosts.setdefault(_host(url), asyncio.Semaphore(MOST_AT_ONCE)):
+            reply = await self._outgoing.ask(
+                "POST",
+                url,
+                timeout=self._timeout,
+                headers=_WORDS,
+                content=ping.words.encode(),
+                query={"rid": str(ping.rid)},
+            )
         if not 200 <= reply.status < 300:
             again = reply.status >= 500 or reply.status in _WORTH_ANOTHER_TRY
             raise Undeliverable(f"it answers {reply.status}", permanent=not again)

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from jobs import clock
 from jobs.delivery.backoff import LONGEST_ASKED, WAITS, longest_waits, verdict_of
 from jobs.delivery.contents import content_of
+from jobs.delivery.room import HANGS_AFTER, Room
 from jobs.delivery.send import Tools, send
 from jobs.delivery.target import DeliveryTarget
 from jobs.delivery_state import DeliveryState
@@ -23,16 +24,17 @@ from jobs.store import deliveries, instances
 from jobs.store.deliveries import ClaimedDelivery, Due, Verdict
 from jobs.store.store import Store
 
-AT_ONCE = 8
 LOOKS_EVERY = 5.0
 """Seconds after which it looks in any case: other processes write rows too, and nobody says so."""
 
 MARGIN = timedelta(seconds=30)
 """How much longer than its timeout a sender may take before others take its delivery over."""
 
+LONGEST_PAUSE = 60.0
+"""How many seconds a target that hangs is left alone at most, whatever waits for it."""
+
 LONGEST_ERROR = 500
 _GIVES_UP = timedelta(seconds=10)  # after a target's timeout, should its kind not keep to that
-_OF_NO_TARGET = timedelta(seconds=30)
 _CANCEL_TIMEOUT = 5.0
 _GATHERS = 0.05
 _SET_BACK = timedelta(seconds=1)
@@ -50,10 +52,11 @@ class Ways:
 
 
 class Outbox:
-    """Sends what is due: `AT_ONCE` at once, and one after the other to each target.
+    """Sends what is due, one after the other to each target, and many targets at once.
 
-    So a target that hangs holds up nobody else. Nothing is lost: what a process was sending when it died is
-    sent again with the same key, by whoever finds it.
+    So a target that hangs holds up nobody else, and is left alone for a while. Nothing is lost: what a
+    process was sending when it died is sent again with the same key, by whoever finds it. A target that these
+    ways do not know is left to a process that may know it; where there is no other, what goes there fails.
     """
 
     def __init__(
@@ -66,21 +69,31 @@ class Outbox:
         waits: Sequence[timedelta] = WAITS,
     ) -> None:
         self._store, self._events, self._instance_id, self._waits = store, events, instance_id, waits
-        self._room = asyncio.Semaphore(AT_ONCE)
+        self._room = Room()
         self._lanes: dict[str, asyncio.Task[int]] = {}
+        self._sending: dict[str, asyncio.Timeout] = {}
+        self._paused: dict[str, float] = {}
         self._asked = asyncio.Event()
         self._closed = False
         self._offset: timedelta | None = None
-        self.take(ways)
+        self._ways = ways
 
     def take(self, ways: Ways) -> None:
-        """Send these ways from now on; what is being sent goes on as it began."""
-        self._ways = ways
-        self.wake()
+        """Send these ways from now on; what is being sent in a way that is no more is sent anew."""
+        before, self._ways = self._ways, ways
+        for name, scope in self._sending.items():
+            if ways.targets.get(name) != before.targets.get(name) and not scope.expired():
+                scope.reschedule(asyncio.get_running_loop().time())
+        self.hasten()
 
     def wake(self) -> None:
         """Look soon: there may be something to send."""
         self._asked.set()
+
+    def hasten(self) -> None:
+        """Look soon, and leave no target alone any longer: somebody has mended it, or says so."""
+        self._paused.clear()
+        self.wake()
 
     async def watch(self) -> None:
         """Send what is due when it is due, until cancelled, or nothing more once it is closed."""
@@ -96,7 +109,11 @@ class Outbox:
     async def send_of(self, run_id: int) -> None:
         """Send what is due of one run, once: for a process that ends with its run."""
         found = await self._store.read(
-            deliveries.due, instance_id=self._instance_id, now=clock.utcnow(), run_id=run_id
+            deliveries.due,
+            instance_id=self._instance_id,
+            now=clock.utcnow(),
+            known=tuple(self._ways.targets),
+            run_id=run_id,
         )
         await asyncio.gather(*(self._lane(each) for each in found.values()))
 
@@ -139,15 +156,21 @@ class Outbox:
 
     async def _look(self) -> float:
         """Begin with every target for which something is due; return in how many seconds to look again."""
-        now = clock.utcnow()
+        now, tick = clock.utcnow(), clock.monotonic()
+        self._paused = {name: until for name, until in self._paused.items() if until > tick}
         found, next_due = await self._store.insist_on_reading(
-            _seen, instance_id=self._instance_id, now=now, busy=tuple(self._lanes)
+            _seen,
+            instance_id=self._instance_id,
+            now=now,
+            known=tuple(self._ways.targets),
+            busy=(*self._lanes, *self._paused),
         )
         for target, seen in found.items() if not self._closed else ():
             lane = asyncio.create_task(self._lane(seen), name=f"deliveries to {target}")
             self._lanes[target] = lane
             lane.add_done_callback(partial(self._lane_ended, target))
-        return min((next_due - now).total_seconds(), LOOKS_EVERY) if next_due else LOOKS_EVERY
+        waits = [LOOKS_EVERY, *(until - tick for until in self._paused.values())]
+        return min(waits if next_due is None else [*waits, (next_due - now).total_seconds()])
 
     def _lane_ended(self, target: str, lane: "asyncio.Task[int]") -> None:
         """Look again where something was sent, since there may be more; else after a while."""
@@ -160,63 +183,80 @@ class Outbox:
             self.wake()
 
     async def _lane(self, seen: Sequence[Due]) -> int:
-        """Send these one after the other, and return how many were sent; other processes may be faster."""
+        """Send these one after the other, and return how many were sent; other processes may be faster.
+
+        It ends early where the target hangs, or is another one than when it began.
+        """
         sent = 0
         for each in seen:
-            async with self._room:
+            async with self._room.place():
                 if self._closed:
                     break
                 claimed = await self._store.insist(self._claim, each)
                 if claimed is not None:
-                    await self._deliver(claimed)
+                    goes_on = await self._deliver(claimed)
                     sent += 1
+                    if not goes_on:
+                        break
         return sent
 
     def _claim(self, connection: Connection, seen: Due) -> ClaimedDelivery | None:
         """Claim when the writer comes to it: what waits for the writer may wait for long."""
         target, now = self._ways.targets.get(seen.target), clock.utcnow()
-        until = now + (target.timeout if target else _OF_NO_TARGET) + MARGIN
+        if target is None and not instances.is_alone(connection, self._instance_id, now=now):
+            return None
+        until = now + (target.timeout if target else timedelta()) + MARGIN
         return deliveries.claim(connection, seen, instance_id=self._instance_id, until=until, now=now)
 
-    async def _deliver(self, claimed: ClaimedDelivery) -> None:
+    async def _deliver(self, claimed: ClaimedDelivery) -> bool:
+        """Send a delivery and settle it; return whether the next one may follow at once."""
+        began = clock.monotonic()
         try:
-            await self._send(claimed)
-            verdict = Verdict.delivered()
+            verdict = Verdict.delivered() if await self._sent(claimed) else None
         except Undeliverable as exc:
             verdict = self._verdict(claimed, exc)
         except Exception as exc:  # a bug in sending must not send the same again and again
             logger.exception("delivery %d to %s", claimed.id, claimed.target)
             verdict = self._verdict(claimed, Undeliverable(f"{type(exc).__name__}: {exc}"))
+        if verdict is None:
+            logger.info("delivery %d begins anew: the target %s has changed", claimed.id, claimed.target)
+            await self._store.insist(deliveries.give_back, self._instance_id, only=claimed)
+            return False
         settled = await self._store.insist(deliveries.settle, claimed, verdict, now=clock.utcnow())
         if settled:
             self._events.emit(_told(claimed, verdict))
         else:
             logger.warning("delivery %d was taken over by another process meanwhile", claimed.id)
+        return not self._pauses(claimed.target, verdict, clock.monotonic() - began)
 
-    async def _send(self, claimed: ClaimedDelivery) -> None:
-        """Send a delivery; raises Undeliverable."""
+    async def _sent(self, claimed: ClaimedDelivery) -> bool:
+        """Send a delivery; raises Undeliverable. Returns False where its target changed meanwhile."""
         target = self._ways.targets.get(claimed.target)
         if target is None:
-            raise await self._homeless(claimed)
+            name, again = claimed.target, f"`promptd delivery retry {claimed.id}`"
+            raise Undeliverable(f"no delivery target named {name!r}; put it back and {again}", permanent=True)
         message = await self._store.insist_on_reading(content_of, claimed, self._ways.zones)
         if message is None:
-            return  # whoever has removed its run has removed it as well
+            return True  # whoever has removed its run has removed it as well
         try:
-            async with asyncio.timeout((target.timeout + _GIVES_UP).total_seconds()):
+            async with asyncio.timeout((target.timeout + _GIVES_UP).total_seconds()) as scope:
+                self._sending[target.name] = scope
                 await send(target, message, tools=self._ways.tools)
         except TimeoutError:
+            if self._ways.targets.get(claimed.target) != target:
+                return False
             raise Undeliverable(f"no end within {target.timeout.total_seconds():g} s") from None
+        finally:
+            self._sending.pop(target.name, None)
+        return True
 
-    async def _homeless(self, claimed: ClaimedDelivery) -> Undeliverable:
-        """Say that nobody knows the target; where another daemon works here too, that one may know it."""
-        alone = await self._store.insist_on_reading(
-            instances.is_only_daemon, self._instance_id, now=clock.utcnow()
-        )
-        name = claimed.target
-        return Undeliverable(
-            f"no delivery target named {name!r}; put it back and `promptd delivery retry {claimed.id}`",
-            permanent=alone,
-        )
+    def _pauses(self, target: str, verdict: Verdict, seconds: float) -> bool:
+        """Leave a target alone that has hung and will be tried again; return whether it is."""
+        if verdict.again_at is None or seconds < HANGS_AFTER:
+            return False
+        wait = (verdict.again_at - clock.utcnow()).total_seconds()
+        self._paused[target] = clock.monotonic() + min(wait, LONGEST_PAUSE)
+        return True
 
     def _verdict(self, claimed: ClaimedDelivery, refused: Undeliverable) -> Verdict:
         why = self._ways.tools.redactor.clean(str(refused)[:_LONGEST_WORDS])[:LONGEST_ERROR]
@@ -228,10 +268,15 @@ _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 
 
 def _seen(
-    connection: Connection, *, instance_id: int, now: datetime, busy: Sequence[str]
+    connection: Connection, *, instance_id: int, now: datetime, known: Collection[str], busy: Collection[str]
 ) -> tuple[dict[str, list[Due]], datetime | None]:
-    """Return what is due, and when the next delivery after that is."""
-    found = deliveries.due(connection, instance_id=instance_id, now=now, busy=busy)
+    """Return what is due, and when the next delivery after that is.
+
+    What goes to a target that is not known is another process's, where there is one.
+    """
+    alone = instances.is_alone(connection, instance_id, now=now)
+    mine = None if alone else known
+    found = deliveries.due(connection, instance_id=instance_id, now=now, known=mine, busy=busy)
     return found, deliveries.next_due(connection, now=now)
 
 

@@ -26,7 +26,6 @@ LONGEST_TOLD = 200
 _CONNECT_TIMEOUT = 5.0
 _READING_TIME = 2.0  # seconds for the body of an answer whose status is known: that decides
 _MOST_ADDRESSES = 4
-_MOST_LOOK_UPS = 16
 _PORTS = MappingProxyType({"http": 80, "https": 443})
 _LAST_PORT = 65_535
 _NOT_CONNECTED = (httpx2.ConnectError, httpx2.ConnectTimeout)
@@ -89,7 +88,7 @@ class Outgoing:
         No redirect is followed: it is a Reply like any other. The redactor learns the URL's secrets first;
         `query` goes behind what the URL asks for already, and is no secret: it may be another one every time.
         """
-        self._redactor.learn([url, *secrets_in_url(url.reveal())])
+        self._redactor.learn(secrets_in_url(url.reveal()))
         asked, seconds = _with(query, _parsed(url)), timeout.total_seconds()
         question = _Question(method, asked, _sendable(headers), content, seconds)
         host = asked.raw_host.decode("ascii")
@@ -183,11 +182,11 @@ class _SystemsNames:
     """Looks names up as the system does; a name server that does not answer holds nobody else up."""
 
     def __init__(self) -> None:
-        self._aside = Aside(_MOST_LOOK_UPS)
+        self._aside = Aside()
 
     async def look_up(self, host: str, port: int) -> Sequence[str]:
-        """Return the addresses of a host, each once."""
-        return await self._aside.call(_found, host, port)
+        """Return the addresses of a host, each once; whoever asks for it meanwhile is told the same."""
+        return await self._aside.share((host, port), _found, host, port)
 
 
 def _found(host: str, port: int) -> Sequence[str]:

@@ -9,13 +9,12 @@ from jobs.delivery import apprise, command, file, webhook
 from jobs.delivery.aside import Aside
 from jobs.delivery.message import Message
 from jobs.delivery.outgoing import Outgoing
+from jobs.delivery.own_files import OwnFiles
 from jobs.delivery.target import AppriseTarget, CommandTarget, DeliveryTarget, FileTarget, WebhookTarget
 from jobs.errors import CommandFailed, SecretUnreadable, Undeliverable
 from jobs.providers.secrets import SecretReader
 from jobs.redaction import redacted
 from jobs.secret import Redactor
-
-_MOST_WRITERS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +25,8 @@ class Tools:
     redactor: Redactor
     commands: Commands
     outgoing: Outgoing
-    disks: Aside = field(default_factory=lambda: Aside(_MOST_WRITERS))
+    own_files: OwnFiles
+    disks: Aside = field(default_factory=Aside)
 
 
 async def send(target: DeliveryTarget, message: Message, *, tools: Tools) -> None:
@@ -46,23 +46,29 @@ async def send(target: DeliveryTarget, message: Message, *, tools: Tools) -> Non
 async def _sent(target: DeliveryTarget, message: Message, tools: Tools) -> None:
     match target:
         case AppriseTarget():
-            url = tools.secrets.read(target.url)
+            url = tools.secrets.unlearned(target.url)
             await apprise.notify(target, message, url=url, commands=tools.commands, redactor=tools.redactor)
         case WebhookTarget():
             await webhook.post(target, message, secrets=tools.secrets, outgoing=tools.outgoing)
         case FileTarget():
-            await _written(target, message, tools.disks)
+            await _written(target, message, tools)
         case CommandTarget():
             await command.feed(target, message, commands=tools.commands)
         case _:
             assert_never(target)
 
 
-async def _written(target: FileTarget, message: Message, disks: Aside) -> None:
-    """Write a file; a disk that does not answer is given up, and written to when it does."""
+async def _written(target: FileTarget, message: Message, tools: Tools) -> None:
+    """Write a file; a disk that does not answer is given up, and what it was given is written when it does.
+
+    Until then nothing else is handed to it, so that no older text comes after a newer one.
+    """
+    key = (target.name, target.base, target.template)
     try:
         async with asyncio.timeout(target.timeout.total_seconds()):
-            await disks.call(file.write, target, message)
+            await tools.disks.call(key, file.write, target, message, tools.own_files)
     except TimeoutError:
         seconds = target.timeout.total_seconds()
         raise Undeliverable(f"its disk gave no answer within {seconds:g} s") from None
+    except BlockingIOError as exc:
+        raise Undeliverable(f"its disk gives no answer: {exc.strerror}") from exc

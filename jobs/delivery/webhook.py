@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import binascii
 import hashlib
 import hmac
 import json
@@ -11,16 +10,17 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from jobs import clock
+from jobs.credential import SecretReference
 from jobs.delivery import limits
 from jobs.delivery.message import Message
 from jobs.delivery.outgoing import Outgoing, Reply
+from jobs.delivery.signing import PREFIX, signing_key
 from jobs.delivery.target import WebhookTarget
 from jobs.errors import Undeliverable
 from jobs.providers.secrets import SecretReader
 from jobs.providers.wait_times import seconds_or_date
 from jobs.secret import Secret, secrets_in_headers
 
-_PREFIX = "whsec_"
 _LONGEST_WAIT = timedelta(hours=24).total_seconds()
 _SUCCESS, _REDIRECTS, _GONE = range(200, 300), range(300, 400), 410
 
@@ -30,8 +30,8 @@ async def post(target: WebhookTarget, message: Message, *, secrets: SecretReader
 
     2xx delivers it. A redirect and 410 are for good; for everything else it may be sent again.
     """
-    url = secrets.read(target.url)
-    headers = {name: secrets.read(reference).reveal() for name, reference in target.headers.items()}
+    url = secrets.unlearned(target.url)
+    headers = {name: _header(reference, secrets) for name, reference in target.headers.items()}
     for secret in secrets_in_headers(headers):
         secrets.learn(secret)
     key = _signing_key(secrets.read(target.secret), secrets) if target.secret else None
@@ -47,6 +47,12 @@ async def post(target: WebhookTarget, message: Message, *, secrets: SecretReader
         allow_link_local=target.allow_link_local,
     )
     _judge(reply, outgoing, now=clock.utcnow())
+
+
+def _header(reference: SecretReference, secrets: SecretReader) -> str:
+    """Return a value: one kept elsewhere is a secret whatever it looks like, one written out may be one."""
+    text = secrets.unlearned(reference) if reference.scheme == "literal" else secrets.read(reference)
+    return text.reveal()
 
 
 def document(message: Message) -> bytes:
@@ -85,20 +91,14 @@ def signed_headers(key: str, body: bytes, secret: bytes | None, *, now: datetime
 
 
 def _signing_key(secret: Secret, secrets: SecretReader) -> bytes:
-    """Return the bytes that sign: those behind `whsec_` in base64, or the text as it is."""
+    """Return the bytes that sign; the redactor learns them as they are written, with and without `whsec_`."""
     text = secret.reveal()
-    if not text.startswith(_PREFIX):
-        return text.encode()
-    encoded = text.removeprefix(_PREFIX)
-    secrets.learn(Secret(encoded))
+    if text.startswith(PREFIX):
+        secrets.learn(Secret(text.removeprefix(PREFIX)))
     try:
-        key = base64.b64decode(encoded, validate=True)
-    except binascii.Error:
-        raise Undeliverable(
-            "its secret begins with whsec_, and what follows is no base64; copy it once more, whole",
-            permanent=True,
-        ) from None
-    return key
+        return signing_key(text)
+    except ValueError as exc:
+        raise Undeliverable(f"its secret {exc}", permanent=True) from None
 
 
 def _judge(reply: Reply, outgoing: Outgoing, *, now: datetime) -> None:

@@ -33,12 +33,21 @@ class SecretReader:
         self._files: dict[Path, tuple[tuple[int, int, int], Secret]] = {}
 
     def read(self, reference: SecretReference) -> Secret:
-        """Return the secret now; raises SecretUnreadable that says which place is empty."""
+        """Return the secret now, which the redactor learns whole; raises SecretUnreadable as `unlearned`."""
+        secret = self.unlearned(reference)
+        self._redactor.learn([secret])
+        return secret
+
+    def unlearned(self, reference: SecretReference) -> Secret:
+        """Return the text now: that of a URL, say, of which only parts are secrets. Those are to be learned.
+
+        Raises SecretUnreadable that says which place is empty.
+        """
         match reference.scheme:
             case "literal":
-                return self._taken(reference.name)
+                return _taken(reference.name)
             case "env":
-                return self._taken(self._variable(reference.name))
+                return _taken(self._variable(reference.name))
             case "file":
                 return self._file(Path(reference.name).expanduser())
             case "systemd":
@@ -66,7 +75,7 @@ class SecretReader:
                 return known[1]
             if not stat.S_ISREG(found.st_mode) or found.st_size > LONGEST_SECRET:
                 raise SecretUnreadable(f"not a file of at most {LONGEST_SECRET} bytes")
-            secret = self._taken(path.read_text("utf-8").strip())
+            secret = _taken(path.read_text("utf-8").strip())
         except SecretUnreadable as exc:
             raise SecretUnreadable(f"{path}: {exc}") from exc
         except OSError as exc:
@@ -76,14 +85,13 @@ class SecretReader:
         self._files[path] = (version, secret)
         return secret
 
-    def _taken(self, text: str) -> Secret:
-        if not text:
-            raise SecretUnreadable("it is empty")
-        if not text.isprintable() or not text.isascii():
-            raise SecretUnreadable("it holds characters that no HTTP header can carry")
-        secret = Secret(text)
-        self._redactor.learn([secret])
-        return secret
+
+def _taken(text: str) -> Secret:
+    if not text:
+        raise SecretUnreadable("it is empty")
+    if not text.isprintable() or not text.isascii():
+        raise SecretUnreadable("it holds characters that no HTTP header can carry")
+    return Secret(text)
 
 
 class Keyring:

@@ -2,7 +2,7 @@
 
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -72,8 +72,8 @@ def restore(file: Path, database: Path, *, now: datetime) -> Restored:
         database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _alone(database), _verified(file, database) as (part, rows):
             _give(part, database.parent)
-            before = _put_aside(database, now)
-            return Restored(_put(part, database, rows), before)
+            with _put_aside(database, now) as before:
+                return Restored(_put(part, database, rows), before)
     except (OSError, sqlite3.Error) as exc:
         raise Unavailable(f"cannot restore {file} to {database}: {_said(exc)}; nothing was replaced") from exc
 
@@ -110,20 +110,38 @@ def _busy(database: Path) -> Busy:
     return Busy(f"{database} is in use; stop the daemon and whoever else has it open, and try again")
 
 
-def _put_aside(database: Path, now: datetime) -> Path | None:
+@contextmanager
+def _put_aside(database: Path, now: datetime) -> Iterator[Path | None]:
     """Give a database and what is beside it a second name, and take the first from what is beside it.
 
-    Returns the second name, None where there was nothing.
+    Yields the second name, None where there was nothing. After an error that leaves the database where it
+    was, all of it has its first name alone again.
     """
     kept = database.with_name(f"{database.name}.replaced.{now:%Y%m%dT%H%M%S}")
     found = [end for end in _OF_A_DATABASE if Path(f"{database}{end}").exists()]
-    for end in found:
-        os.link(f"{database}{end}", f"{kept}{end}")
-    _sync(database.parent)
-    for end in found:
-        if end:
-            Path(f"{database}{end}").unlink()
-    return kept if found else None
+    named: list[str] = []
+    try:
+        for end in found:
+            os.link(f"{database}{end}", f"{kept}{end}")
+            named.append(end)
+        _sync(database.parent)
+        for end in found:
+            if end:
+                Path(f"{database}{end}").unlink()
+        yield kept if found else None
+    except OSError:
+        if named and database.exists() and database.samefile(kept):
+            _put_back(database, kept, named)
+        raise
+
+
+def _put_back(database: Path, kept: Path, named: Sequence[str]) -> None:
+    for end in named:
+        first, second = Path(f"{database}{end}"), Path(f"{kept}{end}")
+        if first.exists():
+            second.unlink()
+        else:
+            second.rename(first)
 
 
 def _is_part_of(file: Path, database: Path) -> bool:

@@ -119,7 +119,7 @@ def _fits(connection: Connection, on: DeliverOn, run: ClaimedRun, outcome: Outco
 
 
 def _answer_before(connection: Connection, run: ClaimedRun) -> str | None:
-    """Return the answer of the job's newest earlier success, None where there is none."""
+    """Return the answer of the job's newest earlier success that was not silent, None where there is none."""
     return connection.execute(
         select(runs.c.output)
         .where(
@@ -127,6 +127,7 @@ def _answer_before(connection: Connection, run: ClaimedRun) -> str | None:
             runs.c.id < run.id,
             runs.c.state == RunState.SUCCEEDED,
             runs.c.trigger != Trigger.DRILL,
+            runs.c.silent.is_(False),
         )
         .order_by(runs.c.id.desc())
         .limit(1)
@@ -147,6 +148,7 @@ def due(
     *,
     instance_id: int,
     now: datetime,
+    known: Collection[str] | None = None,
     busy: Collection[str] = (),
     run_id: int | None = None,
     most: int = PORTION,
@@ -154,7 +156,8 @@ def due(
     """Return what may be sent, by target, the longest due first, so many of each target at most.
 
     What somebody sends is left out until his time is over or his process gone; so are the targets in `busy`,
-    to which this process sends: what else stands in its name was left by it. With `run_id`: only of that run.
+    to which this process sends: what else stands in its name was left by it. With `known`: only to these
+    targets; with `run_id`: only of that run.
     """
     free = or_(
         deliveries.c.sending_by.is_(None),
@@ -166,6 +169,8 @@ def due(
     found = select(deliveries.c.id, deliveries.c.target, deliveries.c.attempts, place).where(
         _PENDING, deliveries.c.next_attempt_at <= now, free, deliveries.c.target.not_in(busy)
     )
+    if known is not None:
+        found = found.where(deliveries.c.target.in_(known))
     if run_id is not None:
         found = found.where(deliveries.c.run_id == run_id)
     rows = found.subquery()
@@ -236,9 +241,11 @@ def settle(connection: Connection, claimed: ClaimedDelivery, verdict: Verdict, *
     return changed.rowcount == 1
 
 
-def give_back(connection: Connection, instance_id: int) -> int:
-    """Let others send what this process was sending; return how many they are."""
+def give_back(connection: Connection, instance_id: int, *, only: ClaimedDelivery | None = None) -> int:
+    """Let others send what this process was sending, or `only` that; return how many they are."""
     mine = and_(_PENDING, deliveries.c.sending_by == instance_id)
+    if only is not None:
+        mine = and_(mine, deliveries.c.id == only.id, deliveries.c.attempts == only.attempts)
     return connection.execute(update(deliveries).where(mine).values(**_FREE)).rowcount
 
 

@@ -4,8 +4,9 @@ import os
 import socket
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Connection, RowMapping, insert, select, update
+from sqlalchemy import Connection, RowMapping, Select, insert, select, update
 
 from jobs.store.tables import instances
 
@@ -70,10 +71,17 @@ def is_gone(row: RowMapping, *, now: datetime) -> bool:
 
 def is_only_daemon(connection: Connection, instance_id: int, *, now: datetime) -> bool:
     """Say whether no daemon but this one works on this database."""
-    others = select(instances).where(
-        instances.c.kind == "daemon", instances.c.stopped_at.is_(None), instances.c.id != instance_id
-    )
+    others = _others(instance_id).where(instances.c.kind == "daemon")
     return all(is_gone(row, now=now) for row in connection.execute(others).mappings())
+
+
+def is_alone(connection: Connection, instance_id: int, *, now: datetime) -> bool:
+    """Say whether no process but this one works on this database: no other daemon, and no run by hand."""
+    return all(is_gone(row, now=now) for row in connection.execute(_others(instance_id)).mappings())
+
+
+def _others(instance_id: int) -> Select[Any]:
+    return select(instances).where(instances.c.stopped_at.is_(None), instances.c.id != instance_id)
 
 
 def daemon(connection: Connection) -> tuple[int, datetime, datetime] | None:

@@ -1,5 +1,6 @@
 """Removing what need not be kept: old runs with all that is theirs, and old alerts; a portion at a time."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -8,6 +9,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Select,
+    SelectBase,
     Table,
     and_,
     delete,
@@ -20,6 +22,7 @@ from sqlalchemy import (
     update,
 )
 
+from jobs.delivery_state import DeliveryState
 from jobs.run import RunState, Trigger
 from jobs.store.tables import alerts, attempts, deliveries, jobs, marks, runs, schedule_periods, tokens
 
@@ -40,11 +43,23 @@ class Keep:
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """How many rows were removed, and up to which instant a job's rows are not all there any more."""
+    """How many rows were removed, and up to which instant a job's rows are not all there any more.
+
+    `dead_letters` are deliveries of the runs that had failed for good.
+    """
 
     runs: int = 0
     attempts: int = 0
+    dead_letters: int = 0
     until: datetime | None = None
+
+    def __add__(self, other: "Pruned") -> "Pruned":
+        return Pruned(
+            self.runs + other.runs,
+            self.attempts + other.attempts,
+            self.dead_letters + other.dead_letters,
+            max((each for each in (self.until, other.until) if each is not None), default=None),
+        )
 
 
 def names(connection: Connection) -> list[str]:
@@ -54,9 +69,18 @@ def names(connection: Connection) -> list[str]:
 
 def count(connection: Connection, job: str, keep: Keep) -> int:
     """Return how many runs of a job would be removed."""
-    return connection.execute(
-        select(func.count()).select_from(_superfluous(connection, job, keep).subquery())
-    ).scalar_one()
+    return _number(connection, _superfluous(connection, job, keep))
+
+
+def count_all(connection: Connection, job: str, keep: Keep) -> Pruned:
+    """Return what of a job would be removed, without its horizon."""
+    found = _superfluous(connection, job, keep).subquery()
+    ids = select(found.c.id)
+    return Pruned(
+        _number(connection, ids),
+        _number(connection, select(attempts.c.id).where(attempts.c.run_id.in_(ids), ~_NAMED)),
+        _number(connection, select(deliveries.c.id).where(_dead_letters_of(ids))),
+    )
 
 
 def prune(connection: Connection, job: str, keep: Keep, *, at_most: int = RUNS_A_PORTION) -> Pruned:
@@ -70,19 +94,20 @@ def prune(connection: Connection, job: str, keep: Keep, *, at_most: int = RUNS_A
         return Pruned()
     ids, until = [row.id for row in found], max(row.scheduled_for for row in found)
     removed = connection.execute(delete(attempts).where(attempts.c.run_id.in_(ids), ~_NAMED)).rowcount
+    dead_letters = _number(connection, select(deliveries.c.id).where(_dead_letters_of(ids)))
     connection.execute(delete(runs).where(runs.c.id.in_(ids), runs.c.finished_at.is_not(None)))
     _move_horizon(connection, job, until)
-    return Pruned(len(ids), removed, until)
+    return Pruned(len(ids), removed, dead_letters, until)
 
 
 def prune_attempts(connection: Connection, keep: Keep, *, at_most: int = RUNS_A_PORTION) -> int:
     """Remove the oldest superfluous attempts that belong to no run; return how many."""
-    outside = attempts.c.run_id.is_(None)
-    boundary = (
-        select(attempts.c.id).where(outside).order_by(attempts.c.id.desc()).offset(keep.runs).limit(1)
-    ).scalar_subquery()
-    old = or_(attempts.c.id <= boundary, _before(attempts.c.started_at, keep))
-    return _removed(connection, attempts, and_(outside, old, ~_NAMED), at_most)
+    return _removed(connection, attempts, _old_attempts(keep), at_most)
+
+
+def count_attempts(connection: Connection, keep: Keep) -> int:
+    """Return how many attempts that belong to no run would be removed."""
+    return _number(connection, select(attempts.c.id).where(_old_attempts(keep)))
 
 
 def prune_alerts(connection: Connection, keep: Keep, *, at_most: int = RUNS_A_PORTION) -> int:
@@ -90,12 +115,39 @@ def prune_alerts(connection: Connection, keep: Keep, *, at_most: int = RUNS_A_PO
 
     What is to be delivered stays, with its alert, and so does an alert that is open.
     """
+    removed = _removed(connection, deliveries, _old_notices(keep), at_most)
+    return removed + _removed(connection, alerts, _old_alerts(keep, without=true()), at_most)
+
+
+def count_alerts(connection: Connection, keep: Keep) -> int:
+    """Return how many notices and alerts would be removed, first the ones and then the others."""
+    notices = select(deliveries.c.id).where(_old_notices(keep))
+    over = select(alerts.c.id).where(_old_alerts(keep, without=deliveries.c.id.not_in(notices)))
+    return _number(connection, notices) + _number(connection, over)
+
+
+def _old_attempts(keep: Keep) -> ColumnElement[bool]:
+    """Say which attempts need not be kept; one that a mark or a spent token names counts, and stays."""
+    return and_(_old(attempts, attempts.c.started_at, attempts.c.run_id.is_(None), keep), ~_NAMED)
+
+
+def _old_notices(keep: Keep) -> ColumnElement[bool]:
     told = and_(deliveries.c.alert_id.is_not(None), deliveries.c.finished_at.is_not(None))
-    removed = _removed(
-        connection, deliveries, _old(deliveries, deliveries.c.finished_at, told, keep), at_most
-    )
-    over = and_(alerts.c.resolved_at.is_not(None), ~exists().where(deliveries.c.alert_id == alerts.c.id))
-    return removed + _removed(connection, alerts, _old(alerts, alerts.c.resolved_at, over, keep), at_most)
+    return _old(deliveries, deliveries.c.finished_at, told, keep)
+
+
+def _old_alerts(keep: Keep, *, without: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Say which alerts need not be kept: they are over, and have none of those notices."""
+    noticed = exists().where(deliveries.c.alert_id == alerts.c.id, without)
+    return _old(alerts, alerts.c.resolved_at, and_(alerts.c.resolved_at.is_not(None), ~noticed), keep)
+
+
+def _dead_letters_of(run_ids: Select[int] | Sequence[int]) -> ColumnElement[bool]:
+    return and_(deliveries.c.run_id.in_(run_ids), deliveries.c.state == DeliveryState.FAILED)
+
+
+def _number(connection: Connection, found: SelectBase) -> int:
+    return connection.execute(select(func.count()).select_from(found.subquery())).scalar_one()
 
 
 def _old(
@@ -148,7 +200,7 @@ def _needed(job: str) -> ColumnElement[bool]:
         runs.c.id == func.coalesce(newest_answer, 0),
         exists().where(jobs.c.held_by == runs.c.id),
         exists().where(_child.c.parent_id == runs.c.id, _child.c.finished_at.is_(None)),
-        exists().where(deliveries.c.run_id == runs.c.id, deliveries.c.state == "pending"),
+        exists().where(deliveries.c.run_id == runs.c.id, deliveries.c.state == DeliveryState.PENDING),
     )
 
 

@@ -1,9 +1,10 @@
 """What processes that are gone have left: settled, or taken up by whoever finds it."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from operator import itemgetter
+from types import MappingProxyType
 
 from sqlalchemy import Connection, RowMapping, and_, func, select, update
 
@@ -16,6 +17,7 @@ from jobs.store.runs import Ended, cancel_queued, finish
 from jobs.store.tables import attempts, instances, runs
 
 MOST_CRASHES = 5
+NO_VERDICTS: Mapping[int, bool] = MappingProxyType({})
 _LOOKED_BACK = 1_000
 _COLUMNS = (
     *("id", "job", "scheduled_for", "trigger", "state", "tries", "crashes", "vars"),
@@ -32,11 +34,13 @@ def _none(_job: str) -> Consequences:
 class OnGone:
     """What jobs want of a run whose process has gone: those in `rerun` try it again.
 
-    The answer of one in `judged` is only good when its process has said so.
+    The answer of one in `judged` is only good when its process has said so. That of one in `quiet` may be
+    silent: nothing is said of it before somebody has judged that.
     """
 
     rerun: Collection[str] = ()
     judged: Collection[str] = ()
+    quiet: Collection[str] = ()
     consequences: Callable[[str], Consequences] = _none
 
 
@@ -58,13 +62,19 @@ class Recovered:
 
 
 def recover(
-    connection: Connection, *, instance_id: int, now: datetime, on_gone: OnGone = OnGone()
+    connection: Connection,
+    *,
+    instance_id: int,
+    now: datetime,
+    on_gone: OnGone = OnGone(),
+    silent: Mapping[int, bool] = NO_VERDICTS,
 ) -> Recovered:
     """Settle what processes that are gone have left; return the queued runs that are now ours.
 
     A running one whose answer is in its row already has succeeded. Any other ends `abandoned`, since its
     call may have been paid, or waits for another try where its job wants that, a few times at most. A queued
-    one has not begun and is taken up, except what a command was to do by hand: nobody waits for it.
+    one has not begun and is taken up, except what a command was to do by hand: nobody waits for it. `silent`
+    says of runs that `answered` has found whether they are; one of which it says nothing is left as it is.
     """
     _hear_no_more_of_titles(connection, now=now)
     ours: list[ClaimedRun] = []
@@ -77,12 +87,32 @@ def recover(
             ours.append(_taken(connection, run, instance_id))
         else:
             outcome = _outcome_of(connection, row, judged=run.job in on_gone.judged)
+            if _may_be_silent(outcome, run, on_gone):
+                if run.id not in silent:
+                    continue
+                outcome = replace(outcome, silent=silent[run.id])
             consequences = replace(on_gone.consequences(run.job), titled=False)  # nobody seeks one now
             done = finish(
                 connection, run, outcome, now=now, consequences=consequences, instance_id=instance_id
             )
             ended.append(LeftRun(run, outcome, done))
     return Recovered(tuple(ours), tuple(ended))
+
+
+def answered(
+    connection: Connection, *, instance_id: int, now: datetime, on_gone: OnGone
+) -> list[tuple[ClaimedRun, Outcome]]:
+    """Return the runs that processes which are gone have left with a good answer that may be silent."""
+    found = []
+    for row in _left(connection, instance_id, now):
+        run, outcome = _claimed(row), _outcome_of(connection, row, judged=row["job"] in on_gone.judged)
+        if _may_be_silent(outcome, run, on_gone):
+            found.append((run, outcome))
+    return found
+
+
+def _may_be_silent(outcome: Outcome, run: ClaimedRun, on_gone: OnGone) -> bool:
+    return outcome.state is RunState.SUCCEEDED and run.job in on_gone.quiet
 
 
 def _outcome_of(connection: Connection, row: RowMapping, *, judged: bool) -> Outcome:

@@ -26,7 +26,8 @@ def upgrade() -> None:
     op.rename_table("deliveries", "old_deliveries")
     free_names()
     create_deliveries()
-    move("old_deliveries", "deliveries", {"next_attempt_at": "COALESCE(next_attempt_at, created_at)"})
+    timed = "CASE WHEN state = 'pending' THEN COALESCE(next_attempt_at, created_at) ELSE next_attempt_at END"
+    move("old_deliveries", "deliveries", {"next_attempt_at": timed})
     op.drop_table("old_deliveries")
     where = sa.text(OPEN_ABANDONED)
     op.create_index("ix_runs_abandoned", "runs", ["finished_at"], sqlite_where=where, postgresql_where=where)

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from jobs.delivery.addresses import refusal_in_url
 from jobs.providers.secrets import SecretReader
 from jobs.secret import Secret
 from scheduler.cli.context import Context
@@ -27,6 +28,8 @@ def unusable(context: Context) -> Iterator[Unusable]:
 
 def _apprise_fault(url: Secret) -> str | None:
     """Return what Apprise has against a URL; loading it takes some 0.2 s, and it asks nobody yet."""
+    if (what := refusal_in_url(url.reveal())) is not None:
+        return f"it names an address that is not asked, {what}; write another URL"
     with _silent():
         from apprise import Apprise  # noqa: PLC0415 - most configurations have no such target
         from apprise.manager_plugins import NotificationManager  # noqa: PLC0415

@@ -131,18 +131,19 @@ def prune(context: Context, dry_run: bool) -> View:
     """
     settings, url, now = context.settings, _there(context), clock.utcnow()
     keep = retention.kept(settings, now=now)
+    recent = replace(keep, all_since=now - retention.ALERTS_STAY)
     with context.reading() as connection:
         names = prune_verbs.names(connection)
         kept = {name: retention.kept_of_job(settings, name, now=now) for name in names}
-        counted = {name: prune_verbs.count(connection, name, kept[name]) for name in names}
-    pruned = {name: Pruned(number) for name, number in counted.items() if number}
-    outside = notices = 0
+        counted = {name: prune_verbs.count_all(connection, name, kept[name]) for name in names}
+        outside = prune_verbs.count_attempts(connection, keep)
+        notices = prune_verbs.count_alerts(connection, recent)
+    pruned = {name: each for name, each in counted.items() if each.runs}
     if not dry_run:
         engine = open_engine(url, writes=True)
         try:
             pruned = {name: _pruned(engine, name, kept[name]) for name in pruned}
             outside = _pruned_all(engine, prune_verbs.prune_attempts, keep)
-            recent = replace(keep, all_since=now - retention.ALERTS_STAY)
             notices = _pruned_all(engine, prune_verbs.prune_alerts, recent)
         finally:
             engine.dispose()
@@ -151,14 +152,13 @@ def prune(context: Context, dry_run: bool) -> View:
 
 def _pruned(engine: Engine, job: str, keep: Keep) -> Pruned:
     """Remove a job's superfluous runs; between two portions others can write."""
-    runs, attempts, until = 0, 0, None
+    done = Pruned()
     while True:
         with engine.begin() as connection:
             portion = prune_verbs.prune(connection, job, keep)
         if not portion.runs:
-            return Pruned(runs, attempts, until)
-        runs, attempts = runs + portion.runs, attempts + portion.attempts
-        until = max(portion.until, until) if portion.until and until else portion.until
+            return done
+        done += portion
         time.sleep(_OTHERS_TURN)
 
 
@@ -183,6 +183,7 @@ def _prune_view(
         "keep_days": context.settings.limits.keep_days,
         "runs": runs,
         "attempts": sum(each.attempts for each in pruned.values()) + outside,
+        "dead_letters": sum(each.dead_letters for each in pruned.values()),
         "notices": notices,
         "jobs": [
             {"job": name, "runs": each.runs, "pruned_until": instant(each.until)}
@@ -192,7 +193,9 @@ def _prune_view(
     lines = [(name, each.runs, moment(each.until)) for name, each in pruned.items()]
     said = "would be removed" if dry_run else "removed"
     blocks: list[Block] = [Table(("JOB", "RUNS", "UP TO"), lines)] if lines else []
-    return View(data, [*blocks, f"{runs} runs {said}"])
+    others = f"{data['attempts']} attempts and {data['notices']} notices"
+    told = f"{runs} runs {said}, {data['dead_letters']} dead letters with them; {others}"
+    return View(data, [*blocks, told])
 
 
 def _there(context: Context) -> str:

@@ -121,16 +121,17 @@ def _retriable(delivery_id: int, row: Mapping[str, Any] | None) -> None:
 
 
 def _line(row: Mapping[str, Any]) -> tuple[object, ...]:
+    state, next_attempt = words.delivery(row)
     what = f"run {row['run_id']}" if row["run_id"] else f"alert {row['alert_id']} {row['notice']}"
     return (
         row["id"],
         what,
         row["job"],
         row["target"],
-        row["state"],
+        state,
         row["attempts"],
         words.moment(row["created_at"]),
-        words.moment(row["next_attempt_at"]),
+        next_attempt,
         row["last_error"],
     )
 

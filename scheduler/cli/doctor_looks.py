@@ -135,7 +135,7 @@ def _files(looks: Looks) -> Iterator[Finding]:
 def _written_keys(looks: Looks) -> Iterator[Finding]:
     if looks.settings is None:
         return
-    yield from files.configuration(_files_of(looks.context), list(_references(looks.settings)))
+    yield from files.configuration(_files_of(looks.context), list(_keys(looks.settings)))
 
 
 def _files_of(context: Context) -> list[Path]:
@@ -143,10 +143,9 @@ def _files_of(context: Context) -> list[Path]:
     return sorted({loaded.document.file, *(each.document.file for each in loaded.written)})
 
 
-def _references(settings: Settings) -> Iterator[SecretReference]:
+def _keys(settings: Settings) -> Iterator[SecretReference]:
     for provider in settings.registry:
         yield from (each.reference for each in provider.credentials if each.reference is not None)
-    yield from settings.withheld()
 
 
 def _disk(looks: Looks) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -9,16 +10,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
 
-from jobs.errors import ConfigError
+from jobs.errors import ConfigError, Unavailable
 from scheduler.cli.context import Context
 from scheduler.cli.lazy import Entry
 from scheduler.cli.remote import RunningDaemon, running
 from scheduler.control_protocol import SIGNALS, TERMINAL, close_all, encoded
+
+ENDS_WITHIN = 5.0
+"""Seconds that a daemon has to answer after a signal; and to take what it is sent."""
 
 _LARGEST_FILE = 8 * 1024 * 1024
 
@@ -78,37 +81,74 @@ def carried_out(
 
 
 def _followed(daemon: RunningDaemon, request: bytes, descriptors: Sequence[int]) -> int:
-    """Send the request and wait for the end of its command; what interrupts us is passed on."""
-    daemon.connection.settimeout(None)
-    with _passing_on(daemon.connection):
-        sent = socket.send_fds(daemon.connection, [request], list(descriptors))
-        daemon.connection.sendall(request[sent:])
-        while True:
-            match daemon.answer():
-                case {"exit": int(code)}:
-                    return code
-                case _:
-                    continue
+    """Send the request and wait for the end of its command; return its exit code.
+
+    What interrupts us is passed on. A second signal ends us, and so does the silence of a daemon that was
+    told of the first: the exit code is then the last signal's. Raises Unavailable where it takes nothing.
+    """
+    daemon.connection.settimeout(ENDS_WITHIN)
+    try:
+        with _heard() as signals:
+            sent = socket.send_fds(daemon.connection, [request], list(descriptors))
+            daemon.connection.sendall(request[sent:])
+            return _to_its_end(daemon, signals)
+    except TimeoutError:
+        raise Unavailable(f"the daemon has taken nothing for {ENDS_WITHIN:g} s; see its log") from None
+
+
+def _to_its_end(daemon: RunningDaemon, signals: socket.socket) -> int:
+    told: int | None = None
+    while True:
+        if not daemon.has_answered():
+            ready = _ready(daemon.connection, signals, within=None if told is None else ENDS_WITHIN)
+            if daemon.connection not in ready:
+                number = signals.recv(1)[0] if ready else None
+                if told is not None:
+                    return _left_to_it(daemon, number or told)
+                assert number is not None
+                _pass_on(daemon.connection, number)
+                told = number
+                continue
+        match daemon.answer():
+            case {"exit": int(code)}:
+                return code
+            case _:
+                continue
+
+
+def _ready(*sockets: socket.socket, within: float | None) -> Sequence[socket.socket]:
+    """Return those that can be read, none after so many seconds."""
+    return select.select(sockets, (), (), within)[0]
+
+
+def _pass_on(connection: socket.socket, number: int) -> None:
+    with suppress(OSError):
+        connection.sendall(encoded({"verb": "signal", "signal": signal.Signals(number).name}))
+
+
+def _left_to_it(daemon: RunningDaemon, number: int) -> int:
+    pid = daemon.facts.get("pid")
+    click.echo(f"promptd: not waited for any longer: the daemon (process {pid}) is to end it", err=True)
+    return 128 + number
 
 
 @contextmanager
-def _passing_on(connection: socket.socket) -> Iterator[None]:
-    """Pass signals on to the command, which is told of them by nobody else."""
-
-    def passed(number: int, _frame: FrameType | None) -> None:
-        with suppress(OSError):
-            connection.sendall(encoded({"verb": "signal", "signal": signal.Signals(number).name}))
-
+def _heard() -> Iterator[socket.socket]:
+    """Give a socket from which the numbers of signals are read that would have ended us."""
+    hearing, telling = socket.socketpair()
     before = {}
-    try:
-        for name in SIGNALS:
-            number = signal.Signals[name]
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                before[number] = signal.signal(number, passed)
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with hearing, telling:
+        telling.setblocking(False)
+        woken = signal.set_wakeup_fd(telling.fileno(), warn_on_full_buffer=False)
+        try:
+            for number in map(signal.Signals.__getitem__, SIGNALS):
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    before[number] = signal.signal(number, lambda _number, _frame: None)
+            yield hearing
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(woken)
 
 
 def _streams() -> tuple[int, int, int] | None:

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import click
@@ -74,9 +74,15 @@ def _defaults(there: list[Found], *, model: str | None, timezone: str | None, de
 
 
 def _named(model: str, there: list[Found]) -> Found:
-    provider, _, name = model.partition("/")
+    from jobs.providers.registry import Registry, UnknownProvider
+
+    written, _, name = model.partition("/")
     if not name:
         raise UsageError(f"{model!r} names no model; write PROVIDER/MODEL")
+    try:
+        provider = Registry().canonical(written)
+    except UnknownProvider as exc:
+        raise UsageError(str(exc)) from exc
     known = next((each for each in there if each.provider == provider), None)
     return Found(provider, name, (known or usual(provider)).why)
 
@@ -116,7 +122,8 @@ def _undone_on_error() -> Iterator[list[Path]]:
     except BaseException:
         for path in reversed(made):
             if path.is_dir():
-                path.rmdir()
+                with suppress(OSError):  # somebody else may have put something there by now
+                    path.rmdir()
             else:
                 path.unlink(missing_ok=True)
         raise

@@ -71,6 +71,7 @@ def run(
         values=values,
         force=force,
         hear=say_waits,
+        carried=context.carried,
     )
     return tell(context, ended, as_json=as_json)
 

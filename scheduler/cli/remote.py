@@ -68,6 +68,10 @@ class RunningDaemon:
         except TimeoutError:
             raise Unavailable(f"the daemon has not answered within {within:g} s; see its log") from None
 
+    def has_answered(self) -> bool:
+        """Say whether an answer has been read already and not been returned yet."""
+        return b"\n" in self._heard
+
     def answer(self) -> dict[str, Any]:
         """Return the next answer; raises what it says is wrong, and Unavailable when the daemon is gone."""
         while b"\n" not in self._heard:

@@ -225,10 +225,5 @@ def _attempt_line(row: Mapping[str, Any]) -> tuple[object, ...]:
 
 
 def _delivery_line(row: Mapping[str, Any]) -> tuple[object, ...]:
-    return (
-        row["target"],
-        row["state"],
-        row["attempts"],
-        words.moment(row["next_attempt_at"]),
-        row["last_error"],
-    )
+    state, next_attempt = words.delivery(row)
+    return (row["target"], state, row["attempts"], next_attempt, row["last_error"])

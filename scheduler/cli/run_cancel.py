@@ -104,6 +104,7 @@ def retry(context: Context, run_id: int, waits: bool, force: bool, as_json: bool
         retry_of=run_id,
         force=force,
         hear=say_waits,
+        carried=context.carried,
     )
     return tell(context, ended, as_json=as_json)
 

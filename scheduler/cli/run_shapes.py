@@ -30,7 +30,7 @@ _ATTEMPT = (
     "request_id",
 )
 _DELIVERY = ("id", "run_id", "alert_id", "notice", "target", "state", "attempts", "last_error")
-_DELIVERY_TIMES = ("next_attempt_at", "created_at", "finished_at")
+_DELIVERY_TIMES = ("sending_until", "next_attempt_at", "created_at", "finished_at")
 _RUN = MappingProxyType({"requested": ("provider", "model"), "served": ("provider", "model", "credential")})
 
 

@@ -1,10 +1,13 @@
 """How times, durations and marks are said to people, and read from them."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import click
 
+from jobs import clock
 from jobs.credential import CredentialKind
 from jobs.errors import ErrorClass
 from jobs.mark import DEFAULT_SOURCE, FOR_EVER, Mark
@@ -41,6 +44,17 @@ def length(time: timedelta | float | None) -> str:
         if len(said) == _UNITS_SAID:
             break
     return " ".join(part for part in said if part)
+
+
+def delivery(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Return how a delivery stands, and when it is tried next, for people.
+
+    One that is being sent says until when nobody else sends it; that is past where its sender has died.
+    """
+    until = row["sending_until"]
+    if until is not None and until > clock.utcnow():
+        return "sending", f"sending until {moment(until)}"
+    return row["state"], moment(row["next_attempt_at"])
 
 
 def ago(when: datetime | None, *, now: datetime) -> str:

@@ -1,12 +1,11 @@
 """Addresses and other texts that may be secrets: kept elsewhere by reference, or written out and judged."""
 
-import socket
 import stat
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from jobs.credential import SecretReference
-from jobs.delivery.addresses import refusal_of
+from jobs.delivery.addresses import refusal_in_url, refusal_of_host
 from jobs.secret import secrets_in_url
 from scheduler.config.delivery_forms import http_url, is_reference
 from scheduler.config.gather import Faults
@@ -46,10 +45,21 @@ class Addresses:
 
         With None nothing can allow it.
         """
-        what = None if allow_link_local or is_reference(url) else _refused(http_url(url).hostname or "")
+        what = (
+            None if allow_link_local or is_reference(url) else refusal_of_host(http_url(url).hostname or "")
+        )
         if what is not None:
             mend = "write another URL" if allow_link_local is None else "or add `allow_link_local: true`"
             self.faults.add(document, path, f"leads to an address that is not asked, {what}", mend)
+        return self.url(document, path, url)
+
+    def apprise_url(self, document: Document, path: KeyPath, url: str) -> SecretReference:
+        """Return what `url` does; note an address that is never asked."""
+        what = None if is_reference(url) else refusal_in_url(url)
+        if what is not None:
+            self.faults.add(
+                document, path, f"names an address that is not asked, {what}", "write another URL"
+            )
         return self.url(document, path, url)
 
     def warn_readers(self, document: Document, path: KeyPath) -> None:
@@ -65,19 +75,7 @@ class Addresses:
             self._read_by_others[document] = not self.places.files.alone and _is_read_by_others(document)
         if self._read_by_others[document]:
             text = f"seems to hold a secret, and everybody may read {document.file.name}"
-            self.faults.warn(document, path, f"{text}; write env:NAME or file:PATH, or `chmod o-r` the file")
-
-
-def _refused(host: str) -> str | None:
-    """Return what a host is that is written as an address, in any spelling, and not to be asked.
-
-    Names are not looked up here: where they lead to is judged whenever they are asked.
-    """
-    try:
-        found = socket.getaddrinfo(host, None, flags=socket.AI_NUMERICHOST)
-        return refusal_of(str(found[0][4][0]))
-    except (OSError, UnicodeError, ValueError):
-        return None
+            self.faults.warn(document, path, f"{text}; write env:NAME, file:PATH or systemd:NAME instead")
 
 
 def _is_read_by_others(document: Document) -> bool:

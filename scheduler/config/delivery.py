@@ -98,7 +98,7 @@ class Delivery:
     def _target(self, path: KeyPath, name: str, row: DeliveryRow) -> DeliveryTarget:
         timeout = row.timeout or DEFAULT_TIMEOUT
         if row.apprise is not None:
-            url = self.addresses.url(self.document, (*path, "apprise"), row.apprise)
+            url = self.addresses.apprise_url(self.document, (*path, "apprise"), row.apprise)
             return AppriseTarget(name, url, timeout)
         if row.webhook is not None:
             return self._webhook(path, name, row, row.webhook)

@@ -4,6 +4,7 @@ A check raises ValueError with `what is wrong; what would be right`, and never q
 """
 
 import re
+from datetime import timedelta
 from typing import Annotated, Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -11,8 +12,11 @@ from pydantic import AfterValidator, Field
 
 from jobs.credential import SecretReference
 from jobs.delivery.file_name import checked
+from jobs.providers.rows import Duration
 from scheduler.config.forms import JOB_NAME, LONGEST_NAME, Text
 
+LONGEST_SENDING = timedelta(hours=1)
+SHORTEST_PAUSE = timedelta(minutes=1)
 REFERENCES = "env:NAME, file:PATH or systemd:NAME"
 _APPRISE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://.*\S", re.DOTALL)
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -113,6 +117,18 @@ def _secret(text: str) -> str:
     return text
 
 
+def _sending_time(length: timedelta) -> timedelta:
+    if length > LONGEST_SENDING:
+        raise ValueError("is too long: what waits for the same target waits as long; write 1h or less")
+    return length
+
+
+def _pause(length: timedelta) -> timedelta:
+    if length < SHORTEST_PAUSE:
+        raise ValueError("is too short: nobody reads reminders that come so often; write 1m or more")
+    return length
+
+
 def one_or_more_names(value: Any) -> Any:
     """Read a target that stands alone, by its name or as a mapping, as a list of one."""
     return [value] if isinstance(value, str | dict) else value
@@ -136,5 +152,7 @@ HttpAddress = Annotated[Text, AfterValidator(_http_url)]
 AppriseAddress = Annotated[Text, AfterValidator(_apprise_url)]
 HeaderName = Annotated[str, AfterValidator(_header_name)]
 HeaderValue = Annotated[Text, AfterValidator(_header_value)]
+SendingTime = Annotated[Duration, AfterValidator(_sending_time)]
+ReminderPause = Annotated[Duration, AfterValidator(_pause)]
 FileName = Annotated[Text, AfterValidator(checked)]
 SecretPlace = Annotated[Text, AfterValidator(_secret)]

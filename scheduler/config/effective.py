@@ -1,5 +1,6 @@
 """The effective configuration for `promptd config show`: every value, and the line that it comes from."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from enum import Enum
@@ -12,7 +13,7 @@ from jobs.definition import Command, Retry
 from jobs.delivery.target import AppriseTarget, CommandTarget, DeliveryTarget, FileTarget, WebhookTarget
 from jobs.providers.registry import Provider
 from jobs.request import Parameters
-from jobs.secret import Redactor
+from jobs.secret import Redactor, secrets_in_url
 from scheduler.config.delivery_forms import public_part
 from scheduler.config.job_files import WrittenJob
 from scheduler.config.loader import Loaded
@@ -25,6 +26,8 @@ from scheduler.zone_pieces import Fold, Gap
 
 DEFAULT = "default"
 MASK = "[secret]"
+_A_URL = re.compile(r"(?<![A-Za-z0-9+.\-])[A-Za-z0-9+.\-]++://[^\s'\"]++")
+_LOGIN = re.compile(r"(://[^\s'\"/?#:@]*+:)[^\s'\"/?#]+@")
 _TOP: Mapping[str, Callable[[Settings], Any]] = MappingProxyType(
     {
         "timezone": lambda s: s.timezone.key,
@@ -197,7 +200,7 @@ def _of_target(target: DeliveryTarget) -> dict[str, Any]:
         case FileTarget():
             return {"file": target.base / target.template}
         case CommandTarget(command=command):
-            return {"command": command.words[0] if command.shell else command.words, "shell": command.shell}
+            return {"command": _words(command), "shell": command.shell}
     assert_never(target)
 
 
@@ -240,11 +243,21 @@ def _command(command: Command | None, *, prints: bool = True) -> dict[str, Any] 
     if command is None:
         return None
     return {
-        "command": command.words[0] if command.shell else command.words,
+        "command": _words(command),
         "shell": command.shell,
         "timeout": command.timeout,
         **({"max_bytes": command.max_bytes} if prints else {}),
     }
+
+
+def _words(command: Command) -> str | list[str]:
+    """Return the words of a command, or its line for a shell, without the secrets of URLs in them."""
+    redactor = Redactor()
+    redactor.learn(
+        each for word in command.words for url in _A_URL.findall(word) for each in secrets_in_url(url)
+    )
+    words = [redactor.own(word) for word in command.words]
+    return words[0] if command.shell else words
 
 
 def _one_or_list(lines: tuple[str, ...]) -> str | tuple[str, ...]:
@@ -272,7 +285,7 @@ def _leaf(value: Any, origin: str) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as JSON has it; a duration is seconds, a text loses what looks like a key."""
+    """Return a value as JSON has it; a duration is seconds, a text loses what looks like a key or a login."""
     match value:
         case None | bool() | int() | float():
             return value
@@ -285,7 +298,8 @@ def _plain(value: Any) -> Any:
         case datetime():
             return value.isoformat().replace("+00:00", "Z")
         case _:
-            return Redactor().clean(str(value.value if isinstance(value, Enum) else value))
+            text = _LOGIN.sub(rf"\1{MASK}@", str(value.value if isinstance(value, Enum) else value))
+            return Redactor().clean(text)
 
 
 def _without_password(url: str) -> str:

@@ -17,6 +17,7 @@ from scheduler.config.build import Builder, Shared, Targets
 from scheduler.config.chains import Chains, Written, written_for, written_in
 from scheduler.config.checked import checked_file
 from scheduler.config.delivery import Delivery
+from scheduler.config.delivery_files import check_files
 from scheduler.config.faults import NOT_MAPPING
 from scheduler.config.gather import Faults
 from scheduler.config.in_force import packed, taken_over
@@ -118,6 +119,9 @@ class _Reading:
         for job in written:
             chains.add_custom(job.document, written_in(job.row, job.path))
         settings = self._settings(file, written, chains, now)
+        if not self.places.files.alone:
+            check_files(settings, self.document, self.faults)
+        settings = replace(settings, warnings=tuple(self.faults.warnings))
         return Loaded(settings, self.document, file, written)
 
     def _settings(
@@ -148,7 +152,6 @@ class _Reading:
             log_level=file.logging.level or "info",
             log_format=file.logging.format or LogFormat.AUTO,
             job_timeout=file.defaults.timeout or DEFAULT_TIMEOUT,
-            warnings=tuple(self.faults.warnings),
             follows_machine_zone=not file.timezone,
             delivery=targets,
             alerts=alerts,

@@ -102,13 +102,13 @@ _DELIVERY: Mapping[str, Meaning] = MappingProxyType(
         "secret": _m("where the key is kept that signs what the webhook is sent (HMAC-SHA256)", "none"),
         "allow_link_local": _m("true: the webhook may lead to link-local and metadata addresses"),
         "file": _m(
-            "path of a file that a result replaces; it may name {job}, {run_id}, {state} and "
-            "{scheduled_for:%Y-%m-%d}; a relative one lies in state_dir and stays there",
+            "path of a file that a result replaces, unless a newer one is there; it may name {job}, "
+            "{run_id}, {state} and {scheduled_for:%Y-%m-%d}; a relative one stays in state_dir",
             "none",
         ),
         "shell": _m("true: the command is one text that a shell reads"),
         "command": _m("a program that reads results from its standard input: its words", "none"),
-        "timeout": _m("after which sending one message has failed", "30s"),
+        "timeout": _m("after which sending one message has failed; at most 1h", "30s"),
     }
 )
 
@@ -249,7 +249,7 @@ MEANINGS: Mapping[str, Meaning] = MappingProxyType(
         **{f"delivery.{key}": meaning for key, meaning in _DELIVERY.items()},
         "alerts.to": _m("names of delivery targets; without one nobody is told", "none: there are no alerts"),
         "alerts.after_failures": _m("so many failed runs in a row are an alert", "3"),
-        "alerts.remind_every": _m("what lasts is told again after so long", "24h"),
+        "alerts.remind_every": _m("what lasts is told again after so long; at least 1m", "24h"),
     }
 )
 """Every key of `SECTIONS` that can be written, by its dotted path; `jobs` stands for any job."""

@@ -17,7 +17,9 @@ from scheduler.config.delivery_forms import (
     HeaderName,
     HeaderValue,
     HttpAddress,
+    ReminderPause,
     SecretPlace,
+    SendingTime,
     TargetName,
     named_target,
     one_or_more_names,
@@ -267,7 +269,7 @@ class DeliveryRow(Section):
     file: FileName | None = None
     shell: bool = False
     command: tuple[Word, ...] | None = None
-    timeout: Duration | None = None
+    timeout: SendingTime | None = None
 
     @field_validator("command", mode="before", json_schema_input_type=str | list[str])
     @classmethod
@@ -285,7 +287,7 @@ class AlertsSection(Section):
 
     to: TargetNames = ()
     after_failures: Positive | None = None
-    remind_every: Duration | None = None
+    remind_every: ReminderPause | None = None
 
 
 class LoggingSection(Section):

@@ -11,12 +11,15 @@ from zoneinfo import ZoneInfo
 from jobs.alert import AlertPolicy
 from jobs.credential import SecretReference
 from jobs.definition import Job
+from jobs.delivery.own_files import OwnFiles
 from jobs.delivery.target import DeliveryTarget, FileTarget, references_of
 from jobs.names import ProviderName
 from jobs.providers.registry import Registry
 from jobs.target import Target
 from scheduler.timetable import Timetable
 from scheduler.triggers import Schedule
+
+_SQLITE = "sqlite:///"
 
 
 class LogFormat(StrEnum):
@@ -128,6 +131,14 @@ class Settings:
     def withheld(self) -> tuple[SecretReference, ...]:
         """Return every secret beside the providers' that no command of a job is to find."""
         return (*self.secret_keys, *self.delivery_references())
+
+    def own_files(self) -> OwnFiles:
+        """Return what no delivery takes the place of: configuration, database, files with secrets."""
+        keys = (credential.reference for provider in self.registry for credential in provider.credentials)
+        kept = {Path(each.name) for each in (*keys, *self.withheld()) if each and each.scheme == "file"}
+        file = self.database.removeprefix(_SQLITE)
+        database = () if file == self.database else (Path(file),)
+        return OwnFiles(self.state_dir, (self.source, *database, *sorted(kept)))
 
     def in_state_dir(self, state_dir: Path) -> "Settings":
         """Return this with another state directory: the files of deliveries lie there too."""

@@ -12,6 +12,10 @@ from scheduler.doctor.finding import Finding
 MOST_BACKUPS = 10
 NO_KEYS = ("no-key-required",)
 _OF_STRANGERS = stat.S_IRWXO
+_BY_REFERENCE = (
+    "keep them elsewhere: write env:NAME, file:PATH, or for a unit with LoadCredential= systemd:NAME "
+    "(a unit with DynamicUser= cannot read a file that is not for everybody)"
+)
 
 
 def state_directory(path: Path) -> Iterator[Finding]:
@@ -96,21 +100,22 @@ def backups(path: Path) -> Iterator[Finding]:
         yield Finding.ok("backups", seen)
 
 
-def configuration(files: Sequence[Path], references: Sequence[SecretReference]) -> Iterator[Finding]:
-    """Judge who may read the keys that stand in the configuration itself."""
-    written = [each for each in references if each.scheme == "literal" and each.name not in NO_KEYS]
+def configuration(files: Sequence[Path], keys: Sequence[SecretReference]) -> Iterator[Finding]:
+    """Judge who may read the providers' keys that stand in the configuration itself.
+
+    Its URLs and header values are judged as it is read: what seems to be a secret is one of its warnings.
+    """
+    name = "configuration files"
+    written = [each for each in keys if each.scheme == "literal" and each.name not in NO_KEYS]
     if not written:
-        yield Finding.ok("configuration files", "no key stands in them")
+        yield Finding.ok(name, "no provider's key stands in them")
         return
-    loose = [path for path in files if path.exists() and path.stat().st_mode & _OF_STRANGERS]
+    loose = [path for path in files if path.exists() and path.stat().st_mode & stat.S_IROTH]
     for path in loose:
-        yield Finding.fault(
-            "configuration files",
-            f"{path} can be read by everybody, and {len(written)} keys stand in the configuration",
-            f"run `chmod o= {path}`, or keep keys elsewhere: env:NAME, file:PATH, systemd:NAME",
-        )
+        seen = f"{path} can be read by everybody, and so can the providers' keys in it: {len(written)} in all"
+        yield Finding.warning(name, seen, _BY_REFERENCE)
     if not loose:
-        yield Finding.ok("configuration files", f"{len(written)} keys stand in them, for few to read")
+        yield Finding.ok(name, f"providers' keys stand in them, for few to read: {len(written)}")
 
 
 def _told(name: str, faults: Sequence[Fault]) -> Iterator[Finding]:

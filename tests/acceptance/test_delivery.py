@@ -14,7 +14,7 @@ from support.http_peer import HttpPeer, answer
 from support.outlasted import TAKES_NO_WRITES
 from support.outlasted import said as logged
 from support.receiver import receiving
-from support.workplace import DaemonProcess, Workplace, eventually
+from support.workplace import PATIENCE, DaemonProcess, Workplace, eventually
 from test_database_troubles import locked, quota
 
 from jobs.providers.loopback_replies import Endpoint, Reply
@@ -141,7 +141,7 @@ def test_a_receiver_that_fails_hangs_and_then_accepts_gets_one_delivery_by_one_k
     """The file is written meanwhile: nobody waits for somebody else's target."""
     with receiving(REFUSES, stalled(), ACCEPTS) as hook:
         configure(digest, primary, hook, timeout="2s")
-        with digest.daemon():
+        with digest.daemon() as daemon:
             eventually(lambda: [row["failures"] for row in deliveries(digest)] == [1])
             (refused,) = deliveries(digest)
             hasten(digest)
@@ -150,6 +150,7 @@ def test_a_receiver_that_fails_hangs_and_then_accepts_gets_one_delivery_by_one_k
             eventually(lambda: [row["failures"] for row in deliveries(digest)] == [2])
             (hung,) = deliveries(digest)
             hasten(digest)
+            daemon.signal(signal.SIGHUP)  # what has hung is left alone for a while, but not after a reload
             eventually(lambda: state(digest) == "delivered")
             runs = digest.rows("SELECT * FROM runs")
 
@@ -246,3 +247,45 @@ def test_a_run_by_hand_beside_no_daemon_sends_its_own_once_before_it_ends(
     ]
     assert state(digest, "inbox") == "delivered"
     assert [each.path.partition("?")[0] for each in hook.taken] == ["/beat/start", "/beat", "/in"]
+
+
+def test_beside_a_daemon_that_does_not_know_its_targets_a_run_by_hand_sends_its_own(
+    digest: Workplace, primary: ThreadedLoopback
+) -> None:
+    """What the daemon itself carries out it sends itself, and nobody waits for that."""
+    gate = Gate(ACCEPTS)
+    with receiving(gate) as hook:
+        configure(digest, primary, hook, schedule="null")
+        other = Workplace(digest.directory / "other")
+        other.directory.mkdir()
+        names = digest.config.read_text().replace("inbox", "elsewhere").replace(" hook:", " away:")
+        other.configure(f"database: sqlite:///{digest.database}\n" + names.replace("to: hook", "to: away"))
+        with digest.daemon():
+            carried = digest.run("job", "run", "digest")
+            waits = state(digest)
+            gate.open.set()
+            alone = other.run("job", "run", "digest")
+            eventually(lambda: state(digest) == "delivered")
+            ends = [deliveries(digest, name)[0] for name in ("hook", "away", "elsewhere")]
+
+    assert (carried.code, waits, alone.code) == (0, "pending", 0), alone
+    assert [(row["state"], row["attempts"]) for row in ends] == [("delivered", 1)] * 3
+
+
+def test_a_second_signal_ends_a_daemon_that_waits_for_a_receiver_and_nothing_is_wrong(
+    digest: Workplace, primary: ThreadedLoopback
+) -> None:
+    gate = Gate(ACCEPTS)
+    with receiving(gate) as hook:
+        configure(digest, primary, hook)
+        with digest.daemon() as daemon:
+            eventually(lambda: state(digest, "inbox") == "delivered" and hook.taken)
+            daemon.signal()
+            eventually(lambda: daemon.get("/readyz")[0] == 503)
+            daemon.signal()
+            daemon.process.wait(PATIENCE)
+            said_at_the_end = daemon.log.read_text()
+
+    assert "deliveries that were cut off" in said_at_the_end
+    assert "never retrieved" not in said_at_the_end
+    assert daemon.process.returncode == 0

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +11,16 @@ import pytest
 from support.boot.front import standing_for
 from support.boot.machine import Machine
 from support.boot.network import network_of
-from support.boot.service import machine_with_wheels
+from support.boot.service import WHEELS, machine_with_wheels
 from support.boot.wheelhouse import CHECKOUT
 from support.debian import NotThere
 
 from jobs.providers.loopback_replies import Endpoint, Reply
 from jobs.providers.loopback_thread import ThreadedLoopback
+from scheduler import __version__
 
 INSTALL, BEGIN = CHECKOUT / "systemd" / "README.md", CHECKOUT / "README.md"
+OLD = "0.0.1"
 KEY = "sk-typed-in-by-an-operator-0123456789"
 DIGEST = "All is well with this machine."
 ERROR = "the disk is about to die"
@@ -46,13 +49,13 @@ def blocks(document: Path) -> list[tuple[str, str, str]]:
     return found
 
 
-def pages(document: Path) -> list[str]:
-    """Return the words that are meant for everybody, a script for each heading that prints where it is."""
-    found: dict[str, str] = {}
-    for heading, kind, words in blocks(document):
-        if kind == "sh":
-            found[heading] = found.get(heading, f"printf '%s\\n' {shlex.quote(_MARK + heading)}\n") + words
-    return list(found.values())
+def pages(document: Path) -> list[tuple[str, str]]:
+    """Return the blocks that are meant for everybody: each under its heading, as a script that prints it."""
+    return [
+        (heading, f"printf '%s\\n' {shlex.quote(_MARK + heading)}\n{words}")
+        for heading, kind, words in blocks(document)
+        if kind == "sh"
+    ]
 
 
 def in_a_terminal(document: Path) -> str:
@@ -61,17 +64,35 @@ def in_a_terminal(document: Path) -> str:
     stopped = "promptd start &\nuntil promptd reload; do sleep 0.2; done\npromptd stop\nwait $!"
     told = re.sub(r"^promptd start\b.*$", stopped, words, flags=re.MULTILINE)
     assert told != words
-    return f"printf '%s\\n' '{_MARK}Begin'\n(mkdir begin\ncd begin\nexport OPENAI_API_KEY\n{told})"
+    return f"printf '%s\\n' '{_MARK}Begin'\nmkdir begin\ncd begin\nexport OPENAI_API_KEY={KEY}\n{told}"
+
+
+def older(wheel: Path, directory: Path) -> Path:
+    """Return the same wheel as an earlier version: a wheel says which it is by its names and METADATA."""
+    _, version, tags = wheel.name.split("-", 2)
+    made = directory / f"promptd-{OLD}-{tags}"
+    with zipfile.ZipFile(wheel) as source, zipfile.ZipFile(made, "w") as target:
+        for each in source.infolist():
+            content = source.read(each)
+            if each.filename.endswith(".dist-info/METADATA"):
+                content = content.replace(f"\nVersion: {version}\n".encode(), f"\nVersion: {OLD}\n".encode())
+            name = each.filename.replace(f"promptd-{version}.", f"promptd-{OLD}.", 1)
+            if not name.endswith(".dist-info/RECORD"):
+                target.writestr(name, content)
+        names = "".join(f"{each},,\n" for each in target.namelist())
+        target.writestr(f"promptd-{OLD}.dist-info/RECORD", names)
+    return made
 
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Machine, ThreadedLoopback]]:
-    """A fresh machine with a wheel in root's home; a provider of the tests answers for OpenAI there."""
+    """A fresh machine, the old wheel in root's home; a provider of the tests answers for OpenAI there."""
     directory, server = tmp_path_factory.mktemp("install"), ThreadedLoopback()
     server.script(Endpoint.RESPONSES, Reply.text(DIGEST))
     try:
         with machine_with_wheels(directory) as (booted, wheel):
-            booted.do("cp", wheel, "/root")
+            older(directory / "wheels" / Path(wheel).name, directory / "wheels")
+            booted.do("sh", "-c", f"cp {WHEELS}/promptd-{OLD}-*.whl /root")
             with network_of(booted.leader):
                 server.start()
             with standing_for("api.openai.com", booted, server.port, directory=directory):
@@ -81,15 +102,22 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Machine,
         pytest.skip(str(why))
 
 
+def blocks_of_this_page() -> list[str]:
+    """Return the blocks of `systemd/README.md`, with what is given there: the key, and the new wheel."""
+    given = {"The key": f"OPENAI_API_KEY={KEY}\n", "Upgrade": f"cp -n {WHEELS}/promptd-*.whl .\n"}
+    return [f"{given.get(heading, '')}{words}" for heading, words in pages(INSTALL)]
+
+
 @pytest.fixture(scope="module")
 def done(machine: tuple[Machine, ThreadedLoopback]) -> Done:
-    """All words of `systemd/README.md`, executed in a shell of root's that knows the key."""
+    """All words of `systemd/README.md`, each block in a shell of its own; the new wheel comes in between."""
     booted, server = machine
     booted.do("logger", "--priority", "daemon.err", ERROR)
-    install, *rest = pages(INSTALL)
-    words = ["set -e", f"OPENAI_API_KEY={KEY}", "cd", install, in_a_terminal(BEGIN), *rest]
-    booted.put("/root/words", "\n".join(words))
-    ended = booted.run("bash", "/root/words", stdin="", timeout=300)
+    install, *rest = blocks_of_this_page()
+    for number, words in enumerate((install, in_a_terminal(BEGIN), *rest)):
+        booted.put(f"/root/words-{number:02}", f"set -e\ncd\n{words}")
+    shells = "set -e\nfor each in /root/words-*; do bash $each; done"
+    ended = booted.run("bash", "-c", shells, stdin="", timeout=300)
     journal = "" if ended.code == 0 else booted.run("journalctl", "--no-pager", "--unit=promptd").out
     assert ended.code == 0, f"{ended.out}\n{ended.err}\n{journal}"
     printed: dict[str, str] = {}
@@ -125,6 +153,9 @@ def test_the_journal_s_errors_reach_the_model(done: Done) -> None:
 
 
 def test_after_an_upgrade_and_the_way_back_the_runs_from_before_are_there(done: Done) -> None:
+    installed = re.findall(r"Successfully installed promptd-(\S+)", done.printed["Upgrade"])
+
+    assert installed == [__version__, OLD]
     assert "morning-digest" in done.printed["Upgrade"]
 
 

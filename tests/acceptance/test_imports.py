@@ -83,3 +83,12 @@ def test_whoever_asks_the_sdk_for_its_models_finds_them() -> None:
     )
 
     assert told_by(asked) == ["ChatCompletion", "Batch", "Response"]
+
+
+def test_a_command_does_not_look_for_garbage_among_what_it_has_just_imported() -> None:
+    code = "import gc, sys; from scheduler.cli import main; sys.argv = ['promptd', '--version']; main(); "
+
+    assert told_by(f"{code} print(gc.get_freeze_count() > 0, gc.get_threshold()[0])")[2:] == [
+        "True",
+        "100000",
+    ]

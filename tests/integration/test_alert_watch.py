@@ -62,7 +62,13 @@ def both_stores(database: str, engine: Engine) -> Any:
 
 def watcher(store: Store, heard: list[Event], by: Watched = WATCHED) -> Alerts:
     """Return what a daemon judges with; it hears what it says."""
-    return Alerts(store, Events(heard.append), by, wake=lambda: heard.append(None))  # type: ignore[arg-type]
+    return Alerts(
+        store,
+        Events(heard.append),
+        by,
+        wake=lambda: heard.append(None),  # type: ignore[arg-type]
+        instance_id=0,
+    )
 
 
 @pytest.mark.anyio

@@ -9,6 +9,7 @@ from support.ledger import DAY, HOUR, MINUTE, NOW, SECOND
 
 from jobs.alert import Notice
 from jobs.delivery.alerts import look
+from jobs.store import instances
 from jobs.store.tables import alerts as alert_table
 
 OPENED, REMINDER, RESOLVED = Notice.OPENED, Notice.REMINDER, Notice.RESOLVED
@@ -77,7 +78,7 @@ def test_two_processes_that_have_seen_the_same_tell_it_once(db: Connection, what
         now = NOW + DAY
     if what is RESOLVED:
         succeed(db)
-    mine, other = (look(db, WATCHED, now=now) for _ in range(2))
+    mine, other = (look(db, WATCHED, instance_id=0, now=now) for _ in range(2))
     assert write(db, mine, now=now) == [what]
     assert write(db, other, now=now + SECOND) == []
 
@@ -85,7 +86,7 @@ def test_two_processes_that_have_seen_the_same_tell_it_once(db: Connection, what
 def test_what_was_told_and_over_since_a_process_has_looked_is_not_told_again(db: Connection) -> None:
     """It was stopped between its look and its write, say."""
     fail(db)
-    stale = look(db, WATCHED, now=NOW)
+    stale = look(db, WATCHED, instance_id=0, now=NOW)
     beat(db)
     succeed(db)
     assert beat(db, now=NOW + MINUTE) == [RESOLVED]
@@ -106,9 +107,28 @@ def test_what_was_closed_without_a_word_is_over_without_one_too(db: Connection) 
     fail(db)
     beat(db)
     succeed(db)
-    stale = look(db, WATCHED, now=NOW + MINUTE)
+    stale = look(db, WATCHED, instance_id=0, now=NOW + MINUTE)
     beat(db, by=replace(WATCHED, jobs={}), now=NOW + MINUTE)
     assert write(db, stale, now=NOW + MINUTE) == []
+
+
+def test_a_recovery_is_told_also_beside_a_daemon_that_does_not_know_the_job(db: Connection) -> None:
+    """That one leaves the alert to whoever may know the job, for as long as such a one is there."""
+    knows, other = (instances.register(db, kind="daemon", version="0", now=NOW) for _ in range(2))
+    gone = replace(WATCHED, jobs={})
+    fail(db)
+    told = beat(db, instance_id=knows)
+    told += beat(db, by=gone, now=NOW + SECOND, instance_id=other)
+    succeed(db)
+    told += beat(db, by=gone, now=NOW + 2 * SECOND, instance_id=other)
+    told += beat(db, now=NOW + 3 * SECOND, instance_id=knows)
+    assert told == [OPENED, RESOLVED]
+
+    fail(db)
+    assert beat(db, now=NOW + MINUTE, instance_id=knows) == [OPENED]
+    instances.stop(db, knows, now=NOW + MINUTE)
+    assert beat(db, by=gone, now=NOW + 2 * MINUTE, instance_id=other) == []
+    assert open_alerts(db) == []
 
 
 def test_two_processes_with_other_configurations_do_not_tell_each_other_news(db: Connection) -> None:

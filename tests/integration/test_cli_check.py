@@ -52,12 +52,14 @@ def test_what_deliveries_and_heartbeats_keep_secret_is_read_and_judged(tmp_path:
     token = "planted-token-Zx81Qq0aBc93"
     config = READABLE.replace("prompt: tick", "prompt: tick, heartbeat: 'env:BEAT'") + (
         "delivery:\n  ops: {apprise: 'env:OPS'}\n  odd: {apprise: 'env:ODD'}\n  mail: {apprise: 'env:MAIL'}\n"
+        "  inner: {apprise: 'env:INNER'}\n"
         "  hook: {webhook: 'env:HOOK', secret: 'env:SECRET', headers: {X-Key: 'file:nowhere'}}\n"
     )
     environ = {
         "OPS": f"slakc://{token}",
         "ODD": f"slack://{token}",
         "MAIL": f"mailtos://me:{token}@example.org",
+        "INNER": f"json://169.254.169.254/{token}",
         "HOOK": f"ftp://example.org/{token}",
         "BEAT": f"https://hc.example/{token}",
     }
@@ -65,10 +67,11 @@ def test_what_deliveries_and_heartbeats_keep_secret_is_read_and_judged(tmp_path:
 
     told = world.json("check", "check", code=1)
 
-    assert told["targets"] == ["hook", "mail", "odd", "ops"]
+    assert told["targets"] == ["hook", "inner", "mail", "odd", "ops"]
     assert {each["label"]: (each["source"], each["why"].split("; ")[0]) for each in told["unreadable"]} == {
         "delivery.ops.apprise": ("env:OPS", "Apprise knows no service of this scheme"),
         "delivery.odd.apprise": ("env:ODD", "Apprise cannot use this URL"),
+        "delivery.inner.apprise": ("env:INNER", "it names an address that is not asked, link-local"),
         "delivery.hook.webhook": ("env:HOOK", "is not a URL"),
         "delivery.hook.secret": ("env:SECRET", "the variable SECRET is not set"),
         "delivery.hook.headers.X-Key": (
@@ -78,7 +81,7 @@ def test_what_deliveries_and_heartbeats_keep_secret_is_read_and_judged(tmp_path:
     }
     said = world.run("check")
     assert "unreadable: delivery.hook.secret: the variable SECRET is not set" in said.out
-    assert "1 jobs, 1 providers and 4 delivery targets are configured; what is named above" in said.out
+    assert "1 jobs, 1 providers and 5 delivery targets are configured; what is named above" in said.out
     assert token not in f"{told}{said.out}{said.err}"
 
 

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from support.controlled import Verbs, listening
 from support.workplace import PROMPTD, Workplace, eventually, jwt
 
 from scheduler.control import Control
+from scheduler.control_protocol import encoded
 
 HEAVY = {"alembic", "jinja2", "openai", "pydantic", "sqlalchemy", "yaml"}
 
@@ -162,6 +164,46 @@ def test_what_interrupts_the_caller_interrupts_the_command(place: Workplace) -> 
         caller.send_signal(signal.SIGINT)
         assert caller.wait(10) == 130
         assert gone(pid)
+
+
+@contextmanager
+def standing_still(place: Workplace) -> Iterator[tuple[threading.Event, bytearray]]:
+    """Greet a caller as a daemon does, and say nothing more; give what he says then, and when he does."""
+    asked, heard = threading.Event(), bytearray()
+    hello = {"config": str(place.config), "pid": 4711, "version": "1", "drain_timeout": 1.0}
+    (place.directory / "state").mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(place.directory / "state" / "control.sock"))
+        listener.listen()
+
+        def answer() -> None:
+            with listener.accept()[0] as caller:
+                caller.recv(1000)
+                caller.sendall(encoded({"answer": hello}))
+                while said := caller.recv(1000):
+                    heard.extend(said)
+                    asked.set()
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        yield asked, heard
+        answering.join(10)
+
+
+@pytest.mark.parametrize("numbers", [(signal.SIGINT, signal.SIGTERM), (signal.SIGINT,)])
+def test_a_caller_whose_daemon_stands_still_can_be_interrupted(
+    place: Workplace, numbers: tuple[signal.Signals, ...]
+) -> None:
+    """By a second signal, which is not passed on, and some seconds after the first."""
+    with standing_still(place) as (asked, heard), waiting(place) as caller:
+        for number in numbers:
+            assert asked.wait(10)
+            asked.clear()
+            caller.send_signal(number)
+        assert caller.wait(10) == 128 + numbers[-1]
+        assert caller.stderr is not None
+        assert "not waited for any longer: the daemon (process 4711)" in caller.stderr.read()
+    assert (b"SIGINT" in heard, b"SIGTERM" in heard) == (True, False)
 
 
 def test_a_command_ends_when_its_caller_is_gone(place: Workplace) -> None:

@@ -1,11 +1,13 @@
 """`promptd delivery list`, `retry` and `test` over a real ledger and real targets."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 from test_cli_ground import CONFIG, World
 
+from jobs import clock
 from jobs.alert import AlertKind, Notice
 from jobs.delivery_state import Deliver
 from jobs.run import Consequences, Outcome, Served
@@ -13,12 +15,14 @@ from jobs.store import deliveries, runs
 from jobs.store.deliveries import Verdict
 from jobs.store.tables import alerts
 from jobs.store.tables import deliveries as table
+from scheduler.cli.words import instant, moment
 
 TARGETS = """
 delivery:
   inbox: {file: "out/{job}.txt"}
   lost: {command: ["sh", "-c", "echo the printer is on fire >&2; exit 3"]}
 """
+HOUR = timedelta(hours=1)
 ANSWER = Outcome.succeeded("All is well.", served=Served("zai", "glm", "main"))
 
 
@@ -78,6 +82,32 @@ def test_the_list_says_the_same_in_words(world: World) -> None:
     assert said.code == 0
     for part in ("alert 1 opened", "run 1", "digest", "lost", "failed", "it is on fire"):
         assert part in said.out
+
+
+def test_what_is_being_sent_says_so_until_nobody_can_be_sending_it(world: World) -> None:
+    """It stays pending for programs, which find beside it until when it is being sent."""
+    now = clock.utcnow().replace(microsecond=0)
+    with world.ledger() as connection:
+        claim = (
+            update(table)
+            .where(table.c.run_id == 1)
+            .values(state="pending", finished_at=None, next_attempt_at=now - HOUR, sending_by=1)
+        )
+        connection.execute(claim.where(table.c.id == 1).values(sending_until=now + HOUR))
+        connection.execute(claim.where(table.c.id == 2).values(sending_until=now - HOUR / 2))
+
+    _, dead, sent = world.json("delivery-list", "delivery", "list")
+    lines = [world.run("delivery", "list").out.splitlines(), world.run("run", "show", "1").out.splitlines()]
+
+    assert (sent["state"], sent["sending_until"]) == ("pending", instant(now + HOUR))
+    assert (dead["state"], dead["sending_until"]) == ("pending", instant(now - HOUR / 2))
+    for said in lines:
+        inbox = next(line for line in said if "inbox" in line and "tick" not in line)
+        lost = next(line for line in said if "lost" in line)
+        assert f"sending until {moment(now + HOUR)}" in inbox
+        assert moment(now - HOUR) not in inbox
+        assert "pending" in lost
+        assert moment(now - HOUR) in lost
 
 
 @pytest.mark.parametrize("words", [["2"], ["--failed"], ["--failed", "--target", "lost"]])

@@ -11,7 +11,7 @@ import pytest
 from support.workplace import eventually
 
 from jobs import clock
-from jobs.commands import Commands, without_secrets
+from jobs.commands import Commands, Given, without_secrets
 from jobs.credential import SecretReference
 from jobs.definition import Command
 from jobs.errors import CommandFailed
@@ -87,6 +87,15 @@ async def test_no_variable_with_a_secret_reaches_a_command() -> None:
     said = await Commands(kept, Redactor()).output_of(Command(("env",)))
 
     assert sorted(line.partition("=")[0] for line in said.splitlines()) == ["LANG", "PATH"]
+
+
+async def test_the_answer_of_a_program_of_ours_is_what_it_has_printed(commands: Commands) -> None:
+    commands.redactor.learn([Secret("delivered")])
+    answering = Command(("printf", r'{"delivered": true}\377...'), max_bytes=20)
+
+    assert await commands.answer_of(answering, given=Given()) == b'{"delivered": true}\xff'
+    with pytest.raises(CommandFailed, match="ended with 3"):
+        await commands.answer_of(shell("exit 3"), given=Given())
 
 
 async def test_what_is_no_utf8_and_no_text_is_replaced(commands: Commands) -> None:

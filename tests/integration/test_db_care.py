@@ -28,7 +28,7 @@ from jobs.store.engine import open_engine
 from jobs.store.prune import Keep
 from jobs.store.recovery import recover
 from jobs.store.runs import to_be_cancelled
-from jobs.store.tables import attempts, deliveries, jobs, marks, runs, schedule_periods
+from jobs.store.tables import alerts, attempts, deliveries, jobs, marks, runs, schedule_periods
 from scheduler.ledger_audit import audited
 
 
@@ -170,6 +170,7 @@ def test_attempts_outside_runs_are_kept_in_the_same_number(db: Connection) -> No
     assert prune.prune_attempts(db, Keep(3, since=at(3))) == 1
 
     assert list(db.execute(select(attempts.c.id)).scalars()) == [each.id for each in sent[3:]]
+    assert prune.prune_attempts(db, Keep(0, all_since=at(4))) == 1
 
 
 def test_periods_that_lie_wholly_before_the_horizon_go_too(db: Connection) -> None:
@@ -228,7 +229,22 @@ def test_what_every_beat_and_every_claim_ask_reads_no_whole_table_of_runs(world:
     assert [said for said in plans if said[1] == "SCAN runs"] == []
 
 
+def outgrown(connection: Connection) -> None:
+    """Write attempts in and outside of the oldest run, a dead letter of it, and alerts that were told."""
+    (oldest, *_others), (inside, *_outside) = left(connection), [send(connection) for _ in range(6)]
+    connection.execute(update(attempts).where(attempts.c.id == inside.id).values(run_id=oldest))
+    connection.execute(insert(deliveries).values(delivery_of(oldest, state="failed")))
+    connection.execute(insert(deliveries).values(delivery_of(oldest, state="delivered", target="inbox")))
+    for number in range(8):
+        row = {"key": str(number), "kind": "job_failing", "message": "m", "opened_at": NOW, "told_at": NOW}
+        over = insert(alerts).values(**row, resolved_at=NOW).returning(alerts.c.id)
+        words = {"alert_id": connection.execute(over).scalar_one(), "notice": "opened", "subject": "s"}
+        connection.execute(insert(deliveries).values(delivery_of(None, state="failed", body="b", **words)))
+
+
 def test_prune_says_what_it_would_remove_and_then_removes_it(world: World) -> None:
+    with world.ledger() as connection:
+        outgrown(connection)
     dry = world.json("db-prune", "db", "prune", "--dry-run")
     assert (dry["dry_run"], dry["keep_runs"], dry["keep_days"], dry["runs"]) == (True, 3, None, 5)
     with world.ledger() as connection:
@@ -237,6 +253,8 @@ def test_prune_says_what_it_would_remove_and_then_removes_it(world: World) -> No
     done = world.json("db-prune", "db", "prune")
 
     assert done["jobs"] == [{"job": "digest", "runs": 5, "pruned_until": "2026-09-04T13:00:00Z"}]
+    for counted, number in (("attempts", 3), ("dead_letters", 1), ("notices", 7)):
+        assert (dry[counted], done[counted]) == (number, number), counted
     assert "0 runs removed" in world.run("db", "prune").out
     assert world.json("audit", "audit")["ok"]
 

@@ -104,7 +104,7 @@ def test_a_drill_and_a_prompt_of_its_own_are_delivered_nowhere(
 def test_changed_compares_with_the_newest_earlier_answer_that_was_no_drill(
     db: Connection, instance: int
 ) -> None:
-    """A failure in between changes nothing, and neither does a silent answer that was the same."""
+    """A failure in between changes nothing, and neither does a silent answer: nobody was told it."""
     other = Outcome.succeeded("bye", served=SERVED)
     changed = Deliver("ops", DeliverOn.CHANGED)
 
@@ -113,11 +113,12 @@ def test_changed_compares_with_the_newest_earlier_answer_that_was_no_drill(
         end(db, instance, ANSWER, changed),
         end(db, instance, FAILED, changed),
         end(db, instance, other, changed, trigger=Trigger.DRILL),
+        end(db, instance, replace(other, silent=True), changed),
         end(db, instance, ANSWER, changed),
         end(db, instance, other, changed),
     ]
 
-    assert [targets(db, run) for run in ends] == [["ops"], [], [], [], [], ["ops"]]
+    assert [targets(db, run) for run in ends] == [["ops"], [], [], [], [], [], ["ops"]]
 
 
 def test_one_target_is_told_once_however_often_it_is_named(db: Connection, instance: int) -> None:
@@ -166,6 +167,19 @@ def test_what_waits_for_a_title_goes_when_it_is_there(db: Connection, instance: 
 
     assert before == []
     assert len(due(db, instance, now=NOW + SECOND)) == 1
+
+
+def test_a_title_that_comes_late_hastens_nothing_that_has_been_tried(db: Connection, instance: int) -> None:
+    """Its receiver is in trouble, and is left alone until the next try."""
+    run = end(db, instance, ANSWER, OPS, titled=True)
+    later = NOW + deliveries.TITLE_WAIT
+    claimed = claim(db, instance, *due(db, instance, now=later), now=later)
+    deliveries.settle(db, claimed, Verdict.retried("busy", again_at=later + HOUR), now=later)
+
+    runs.give_title(db, run, "Hello", now=later + SECOND)
+
+    (row,) = rows(db)
+    assert row.next_attempt_at == later + HOUR
 
 
 def test_what_waits_for_a_title_goes_after_a_minute_in_any_case(db: Connection, instance: int) -> None:
@@ -261,6 +275,31 @@ class TestClaiming:
 
         assert deliveries.give_back(db, instance) == 1
         assert claim(db, other, *due(db, other)).attempts == 2
+
+    def test_one_that_is_given_back_takes_no_other_along(self, db: Connection, instance: int) -> None:
+        end(db, instance, ANSWER, OPS, INBOX)
+        mine, other = (claim(db, instance, seen) for seen in due(db, instance))
+
+        given = deliveries.give_back(db, instance, only=mine)
+
+        assert given == 1
+        assert {row.id: row.sending_by for row in rows(db)} == {mine.id: None, other.id: instance}
+
+    def test_one_that_is_claimed_anew_is_not_given_back_for_its_claim_before(
+        self, db: Connection, instance: int
+    ) -> None:
+        end(db, instance, ANSWER, OPS)
+        before = claim(db, instance, *due(db, instance))
+        claim(db, instance, *due(db, instance))
+
+        assert deliveries.give_back(db, instance, only=before) == 0
+
+    def test_what_is_known_bounds_what_is_found(self, db: Connection, instance: int) -> None:
+        end(db, instance, ANSWER, OPS, INBOX)
+
+        found = deliveries.due(db, instance_id=instance, now=NOW, known=("inbox", "elsewhere"))
+
+        assert list(found) == ["inbox"]
 
     def test_each_target_gives_a_portion_the_oldest_first(self, db: Connection, instance: int) -> None:
         for _ in range(3):

@@ -1,14 +1,18 @@
 """Apprise in its child: mails by a real SMTP server, long texts, servers that hang, secrets that stay."""
 
 import asyncio
+import json
 import os
+import signal
+import sys
+from asyncio.subprocess import PIPE
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.delivering import certificate, literal, message, tools_with
-from support.hostile import said
+from support.hostile import said, stalled
 from support.http_peer import HttpPeer, answer
 from support.mail_peer import HANGS, MailPeer
 from support.workplace import eventually
@@ -20,6 +24,7 @@ from jobs.delivery.message import Message
 from jobs.delivery.send import Tools, send
 from jobs.delivery.target import AppriseTarget
 from jobs.errors import Undeliverable
+from jobs.secret import Secret
 
 pytestmark = [
     pytest.mark.anyio,
@@ -51,6 +56,15 @@ async def test_a_mail_arrives_as_the_model_wrote_it_and_a_subject_adds_no_header
     assert mail.get_content_type() == "text/plain"
     expected = "# Grüße\n\n<b>snake_case</b> *{{ 7 * 7 }}* {job} \ufffd\ufffd\nBcc: everybody@example.org"
     assert mail.get_content().replace("\r\n", "\n").strip() == expected
+
+
+async def test_a_mail_is_delivered_also_where_a_secret_is_a_word_of_the_childs_answer() -> None:
+    words = ("delivered", "permanent", '{"delivered"')
+    async with MailPeer() as peer, tools_with() as tools:
+        tools.redactor.learn(Secret(word) for word in words)
+        await send(to(peer.url()), message(), tools=tools)
+
+    assert len(peer.mails) == 1
 
 
 async def test_a_mail_server_that_refuses_hangs_and_then_accepts_is_asked_again() -> None:
@@ -87,10 +101,27 @@ async def test_neither_the_list_of_processes_nor_an_environment_shows_a_secret()
     assert b"apprise_child" in shown
     for secret in (login[1], f":{peer.port}", "another-secret", "a text of ours", "PLUGIN"):
         assert secret.encode() not in shown
-    assert next(line for line in limits.splitlines() if "address space" in line).split()[3] == str(
-        2 * 1024**3
-    )
+    soft = {line[:25].strip(): line[25:].split()[:2] for line in limits.splitlines()}
+    assert soft["Max address space"] == [str(2 * 1024**3)] * 2
+    assert soft["Max core file size"] == ["0", "0"]
     assert eventually(lambda: not child.exists(), within=5)
+
+
+async def test_a_child_whose_starter_has_gone_ends_by_itself() -> None:
+    """A second after its time; nobody kills it here."""
+    async with HttpPeer(stalled()) as peer:
+        order = {"url": f"json://127.0.0.1:{peer.port}/", "subject": "Well", "body": "text", "seconds": 0}
+        child = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "jobs.delivery.apprise_child"), stdin=PIPE, stdout=PIPE, stderr=PIPE
+        )
+        try:
+            async with asyncio.timeout(20):
+                await child.communicate(json.dumps({**order, "whole_text": ""}).encode())
+        finally:
+            if child.returncode is None:
+                child.kill()
+
+    assert child.returncode == -signal.SIGALRM
 
 
 def _child() -> Path:
@@ -163,9 +194,19 @@ async def test_a_redirect_is_not_followed_by_apprise_either() -> None:
     async with HttpPeer(said(answer(200))) as other, tools_with() as tools:
         moved = answer(307, f"location: {other.url('/')}")
         async with HttpPeer(said(moved)) as peer:
-            await _refused(to(f"gotify://127.0.0.1:{peer.port}/Ab1Cd2Ef3Gh4Ij5?retry=5&optional=yes"), tools)
+            await _refused(to(f"json://127.0.0.1:{peer.port}/Ab1Cd2Ef3Gh4Ij5?retry=5&optional=yes"), tools)
 
         assert (peer.connections, other.connections) == (1, 0)
+
+
+@pytest.mark.parametrize(("host", "permanent"), [("000", False), ("0.0.0.0", True)])
+async def test_what_webhooks_never_ask_apprise_does_not_ask_either(host: str, permanent: bool) -> None:
+    """Both lead to ourselves, so the server of this test would hear it; the first is known as it is asked."""
+    async with HttpPeer(said(answer(200))) as peer, tools_with() as tools:
+        refused = await _refused(to(f"json://{host}:{peer.port}/"), tools)
+
+    assert "not asked" in str(refused)
+    assert (refused.permanent, peer.connections) == (permanent, 0)
 
 
 @pytest.mark.parametrize(

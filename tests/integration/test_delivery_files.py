@@ -3,40 +3,47 @@
 import asyncio
 import json
 import os
+import socket
 import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from support.delivering import message, tools_with
+from support.ledger import DAY, HOUR
 from support.namespace import NotThere
 from support.small_disk import SmallDisk, mounted
 
 from jobs.delivery.message import Message
+from jobs.delivery.own_files import OwnFiles
 from jobs.delivery.send import Tools, send
 from jobs.delivery.target import FileTarget
 from jobs.errors import Undeliverable
 
 pytestmark = pytest.mark.anyio
 SECOND = timedelta(seconds=1)
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 _WRITER = """
 import json, os, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from support.delivering import message
 from jobs.delivery.file import write
+from jobs.delivery.own_files import OwnFiles
 from jobs.delivery.target import FileTarget
 from jobs.errors import Undeliverable
 
 base = Path(sys.argv[2])
 for line in sys.stdin:
     try:
-        write(FileTarget("inbox", "out/{job}.md", base), message(line.rstrip("\\n") * 50_000))
+        said = message(line.rstrip("\\n") * 50_000)
+        write(FileTarget("inbox", "out/{job}.md", base), said, OwnFiles(base))
         said = "written"
     except Undeliverable as exc:
         said = [str(exc), exc.permanent]
@@ -53,6 +60,11 @@ async def _refused(target: FileTarget, tools: Tools, what: Message | None = None
     with pytest.raises(Undeliverable) as refused:
         await send(target, what or message(), tools=tools)
     return refused.value
+
+
+def _socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as there:
+        there.bind(str(path))
 
 
 def _mode(path: Path) -> int:
@@ -104,7 +116,7 @@ async def test_a_name_that_leads_nowhere_is_refused_for_good(tmp_path: Path, tem
 
 
 async def test_no_link_leads_out_of_the_directory(tmp_path: Path) -> None:
-    """Neither one in the place of a directory, nor one in the place of the file: that is replaced."""
+    """Neither one in the place of a directory, nor one in the place of the file."""
     outside, base = tmp_path / "outside", tmp_path / "state"
     outside.mkdir()
     base.mkdir()
@@ -113,28 +125,93 @@ async def test_no_link_leads_out_of_the_directory(tmp_path: Path) -> None:
     (base / "latest.md").symlink_to(outside / "file")
     async with tools_with() as tools:
         refused = await _refused(inbox(base), tools)
-        await send(inbox(base, "latest.md"), message(), tools=tools)
+        linked = await _refused(inbox(base, "latest.md"), tools)
 
     assert str(refused) == "out/morning-digest.md cannot be written: Not a directory"
+    assert str(linked) == "latest.md is there and no regular file; it was left as it is"
     assert os.listdir(outside) == ["file"]
     assert (outside / "file").read_text() == "mine"
-    assert not (base / "latest.md").is_symlink()
-    assert (base / "latest.md").read_text() == "All is well.\n"
+    assert (base / "latest.md").is_symlink()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, _socket], ids=["pipe", "directory", "socket"])
+async def test_what_is_there_and_no_file_is_left_alone_for_good(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    make(tmp_path / "there")
+    async with tools_with() as tools:
+        refused = await _refused(inbox(tmp_path, "there"), tools)
+
+    assert (str(refused), refused.permanent) == (
+        "there is there and no regular file; it was left as it is",
+        True,
+    )
+    assert os.listdir(tmp_path) == ["there"]
+    assert not (tmp_path / "there").is_file()
+
+
+async def test_what_a_job_is_called_leads_to_no_file_of_promptds_own(tmp_path: Path) -> None:
+    """Nor does a link, or a name beside a database that lies elsewhere."""
+    state, elsewhere = tmp_path / "state", tmp_path / "elsewhere"
+    state.mkdir()
+    elsewhere.mkdir()
+    (elsewhere / "runs.db").write_text("rows")
+    (tmp_path / "link").symlink_to(state)
+    own = OwnFiles(state, (elsewhere / "runs.db",))
+    names = ["{job}.db", f"{tmp_path}/link/{{job}}.db-wal", f"{tmp_path}/link/../state/{{job}}.db"]
+    names += [f"{elsewhere}/runs.db", f"{elsewhere}/runs.db-journal", "{job}.2026.bak/a.md"]
+    async with tools_with() as tools:
+        ours = replace(tools, own_files=own)
+        refused = [await _refused(inbox(state, name), ours, message(job="promptd")) for name in names]
+        await send(inbox(state, "{job}.db"), message(), tools=ours)
+
+    assert {each.permanent for each in refused} == {True}
+    assert {str(each).partition(" is ")[2] for each in refused} == {
+        "a file of promptd's own, or named as one; name another"
+    }
+    assert (elsewhere / "runs.db").read_text() == "rows"
+    assert sorted(os.listdir(elsewhere)) == ["runs.db"]
+    assert os.listdir(state) == ["morning-digest.db"]
+
+
+async def test_what_comes_late_does_not_replace_what_is_newer(tmp_path: Path) -> None:
+    """A delivery that was tried again may arrive after that of the next run; the same one may come twice."""
+    target, later = inbox(tmp_path, "latest.md"), {"finished_at": LONG_AGO + HOUR}
+    async with tools_with() as tools:
+        await send(target, message("new", **later), tools=tools)
+        await send(target, message("old", finished_at=LONG_AGO), tools=tools)
+        kept = (tmp_path / "latest.md").read_text()
+        await send(target, message("new, again", **later), tools=tools)
+
+    assert kept == "new\n"
+    assert (tmp_path / "latest.md").read_text() == "new, again\n"
+    assert os.listdir(tmp_path) == ["latest.md"]
 
 
 @pytest.mark.parametrize(
-    ("template", "why"), [("{job}", "Is a directory"), ("x" * 256, "File name too long")]
+    ("after", "nanoseconds"),
+    [(HOUR, 7), (36_500 * DAY, 0)],
+    ids=["written by somebody", "of the future"],
 )
-async def test_what_the_system_refuses_is_said_and_leaves_nothing(
-    tmp_path: Path, template: str, why: str
+async def test_a_file_that_no_result_has_made_so_new_is_replaced(
+    tmp_path: Path, after: timedelta, nanoseconds: int
 ) -> None:
-    (tmp_path / "morning-digest").mkdir()
+    (tmp_path / "latest.md").write_text("a note")
+    written_at = int((LONG_AGO + after).timestamp()) * 10**9 + nanoseconds
+    os.utime(tmp_path / "latest.md", ns=(written_at, written_at))
     async with tools_with() as tools:
-        refused = await _refused(inbox(tmp_path, template), tools)
+        await send(inbox(tmp_path, "latest.md"), message(finished_at=LONG_AGO), tools=tools)
 
-    assert str(refused).endswith(f"cannot be written: {why}")
+    assert (tmp_path / "latest.md").read_text() == "All is well.\n"
+
+
+async def test_what_the_system_refuses_is_said_and_leaves_nothing(tmp_path: Path) -> None:
+    async with tools_with() as tools:
+        refused = await _refused(inbox(tmp_path, "x" * 256), tools)
+
+    assert str(refused).endswith("cannot be written: File name too long")
     assert not refused.permanent
-    assert os.listdir(tmp_path) == ["morning-digest"]
+    assert os.listdir(tmp_path) == []
 
 
 async def test_hostile_text_is_written_as_text(tmp_path: Path) -> None:
@@ -144,18 +221,22 @@ async def test_hostile_text_is_written_as_text(tmp_path: Path) -> None:
     assert (tmp_path / "a.md").read_bytes() == "{job} \ufffd\ufffd\r\n{{ 7 * 7 }}\n".encode()
 
 
-async def test_a_disk_that_does_not_answer_costs_only_the_time(tmp_path: Path) -> None:
-    target = FileTarget("inbox", "a.md", tmp_path, timeout=SECOND / 10)
+async def test_a_disk_that_does_not_answer_costs_one_thread_and_no_other_target(tmp_path: Path) -> None:
+    """Nothing more is handed to it until it answers."""
+    hangs = FileTarget("hangs", "a.md", tmp_path, timeout=SECOND / 10)
     disk_answers = threading.Event()
     async with tools_with() as tools:
-        hanging = [asyncio.create_task(tools.disks.call(disk_answers.wait)) for _ in range(8)]
+        key = (hangs.name, hangs.base, hangs.template)
+        hanging = asyncio.create_task(tools.disks.call(key, disk_answers.wait))
         await asyncio.sleep(0)
-        refused = await _refused(target, tools)
+        refused = [await _refused(hangs, tools) for _ in range(3)]
+        await send(inbox(tmp_path, "b.md"), message(), tools=tools)
         disk_answers.set()
-        await asyncio.gather(*hanging)
-        await send(target, message(), tools=tools)
+        await hanging
+        await send(hangs, message(), tools=tools)
 
-    assert str(refused) == "its disk gave no answer within 0.1 s"
+    assert {str(each) for each in refused} == {"its disk gives no answer: an earlier try still hangs"}
+    assert not any(each.permanent for each in refused)
     assert (tmp_path / "a.md").exists()
 
 

@@ -26,11 +26,17 @@ jobs: [{name: a, schedule: null, prompt: x, heartbeat: "env:BEAT"}]
 ENVIRON = {
     "HOOK": "https://example.org/in/Zx81Qq0aBc93",
     "HEADER": "Bearer header-word-77aa",
-    "SECRET": "whsec_c2lnbmluZy1rZXk",
+    "SECRET": "whsec_c2lnbmluZy1rZXktb2Ytb3Vycy0x",
     "MAIL": "mailtos://me:word-of-mail-4711@example.org",
     "BEAT": "https://hc.example/b9f1d0aa-77cc",
 }
-TELLING = ("Zx81Qq0aBc93", "header-word-77aa", "whsec_c2lnbmluZy1rZXk", "word-of-mail-4711", "b9f1d0aa-77cc")
+TELLING = (
+    "Zx81Qq0aBc93",
+    "header-word-77aa",
+    "whsec_c2lnbmluZy1rZXktb2Ytb3Vycy0x",
+    "word-of-mail-4711",
+    "b9f1d0aa-77cc",
+)
 
 
 def told(redactor: Redactor) -> list[str]:
@@ -91,15 +97,39 @@ async def test_of_many_that_cannot_be_used_twenty_are_told(
 
 
 def test_an_address_without_a_secret_that_is_written_out_stays_in_texts(tmp_path: Path) -> None:
-    """A model's answer may name it; the token of another one may not be told."""
+    """A model's answer may name it; another one's token, or a header kept elsewhere, may not be told."""
     plain, telling = "http://localhost:8080/services/in", "https://example.org/Zx81Qq0aBc93"
-    config = f"model: openai/m\ndelivery: {{a: {{webhook: '{plain}'}}, b: {{webhook: '{telling}'}}}}\n"
-    world = World(tmp_path, config=config, migrated=False)
+    headers = "headers: {X-Team: operations, X-Env: 'env:ENV'}"
+    config = (
+        "model: openai/m\nstate_dir: state\n"
+        f"delivery: {{a: {{webhook: '{plain}', {headers}}}, b: {{webhook: '{telling}'}}}}\n"
+    )
+    world = World(tmp_path, config=config, environ={"ENV": "production"}, migrated=False)
     redactor = Redactor()
 
     learn_all(load(world.file, environ=world.environ, now=world.now), world.environ, redactor)
 
-    assert redactor.clean(f"{plain} {telling}") == f"{plain} https://example.org/[secret]"
+    told = redactor.clean(f"operations at {plain}, production at {telling}")
+    assert told == f"operations at {plain}, [secret] at https://example.org/[secret]"
+
+
+@pytest.mark.parametrize(
+    ("secret", "why"),
+    [
+        ("whsec_###", "what follows is no base64; copy it once more"),
+        ("whsec_dG9vIHNob3J0", "has 9 bytes, which can be found out"),
+        ("fifteen letters", "has 15 bytes, which can be found out"),
+        ("sixteen letters!", None),
+        ("whsec_c2l4dGVlbiBsZXR0ZXJzIQ==", None),
+    ],
+)
+def test_a_signing_key_that_will_not_do_is_named(tmp_path: Path, secret: str, why: str | None) -> None:
+    world = World(tmp_path, config=CONFIG, environ={**ENVIRON, "SECRET": secret}, migrated=False)
+
+    found = learn_all(load(world.file, environ=world.environ, now=world.now), world.environ, Redactor())
+
+    assert [each.kept.key for each in found] == (["delivery.hook.secret"] if why else [])
+    assert all(why is not None and why in str(each) and secret not in str(each) for each in found)
 
 
 def test_whatever_is_unusable_is_named_without_its_value(tmp_path: Path) -> None:

@@ -223,6 +223,20 @@ async def test_no_secret_is_told_by_an_error_whatever_the_server_quotes() -> Non
     assert str(refused) == "HTTP 403: no hook /in/[secret] for [secret], [secret] or [secret]"
 
 
+async def test_plain_words_that_are_written_out_stay_in_texts_and_a_header_kept_elsewhere_does_not() -> None:
+    headers = {
+        "X-Team": literal("operations"),
+        "X-Tenant": literal("Zx81Qq0aBc93"),
+        "X-Env": SecretReference("env", "ENV"),
+    }
+    async with HttpPeer(TAKEN) as peer, tools_with(ENV="production", URL=peer.url()) as tools:
+        await send(hook(peer, headers=headers), message(), tools=tools)
+        await send(WebhookTarget("hook", SecretReference("env", "URL")), message(), tools=tools)
+        told = tools.redactor.clean(f"operations at {peer.url('/index')}: production, Zx81Qq0aBc93")
+
+    assert told == f"operations at {peer.url('/index')}: [secret], [secret]"
+
+
 async def test_a_secret_that_the_message_quotes_is_not_sent() -> None:
     async with HttpPeer(TAKEN) as peer, tools_with(OTHER="the-key-of-a-provider") as tools:
         tools.secrets.read(SecretReference("env", "OTHER"))

@@ -81,6 +81,22 @@ def test_a_broken_configuration_is_one_fault_and_the_rest_is_looked_at(world: Wo
     assert found["python"][0]["level"] == "ok"
 
 
+def test_urls_and_headers_that_are_no_secrets_may_stand_where_everybody_reads_them(world: World) -> None:
+    hook = '{webhook: "https://example.org/in", headers: {X-Team: ops%s}}'
+    alone = world.file.read_text()
+    world.file.write_text(f"{alone}delivery:\n  hook: {hook % ''}\n")
+    world.file.chmod(0o644)
+    quiet = report(world)
+    world.file.write_text(f"{alone}delivery:\n  hook: {hook % ', Authorization: Bearer 0123456789'}\n")
+
+    warned = report(world)
+
+    assert [each["level"] for each in quiet["configuration"] + quiet["configuration files"]] == ["ok", "ok"]
+    assert [each["level"] for each in warned["configuration"]] == ["warning"]
+    assert "seems to hold a secret" in warned["configuration"][0]["seen"]
+    assert "0123456789" not in str(warned)
+
+
 def test_without_any_configuration_the_machine_is_looked_at(tmp_path: Path) -> None:
     world = World(tmp_path, environ=KEPT, migrated=False)
     world.file.unlink()

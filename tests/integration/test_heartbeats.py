@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs, urlsplit
 
@@ -26,6 +27,8 @@ FINE = said(answer(200, body=b"OK"))
 GOOD = Outcome.succeeded("fine", served=Served("zai", "glm-5", "main"))
 BAD = Outcome.failed(ErrorClass.AUTH, "refused")
 AT_ONCE = (timedelta(0),) * 3
+PING = "1b4e28ba-2fa1-41d2-883f-0016d3cca427"
+OF_RUN: ContextVar[str] = ContextVar("OF_RUN", default="nobody")
 
 
 def run(number: int = 1, job: str = "digest") -> ClaimedRun:
@@ -134,6 +137,7 @@ async def test_what_is_not_heard_is_logged_once_until_it_is_heard_again(
     ):
         for number in range(6):
             heartbeats.hear(over(number))
+            await until(lambda so_far=number: len(peer.taken) > so_far)
         await heartbeats.stop(5)
 
     said_ = [each.getMessage() for each in caplog.records if each.name == "jobs.delivery.heartbeat"]
@@ -166,24 +170,81 @@ async def test_a_server_that_hangs_is_given_up_in_time(caplog: pytest.LogCapture
     assert "heartbeats of digest are not heard: 127.0.0.1 gave no answer within 0.05 s" in caplog.text
 
 
-async def test_of_too_many_that_wait_the_job_with_the_most_loses_its_oldest(
+async def test_of_too_many_that_wait_a_job_loses_its_own_oldest_and_beginnings_first(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Another job's are safe, and of the same job the newest."""
+    """Another job's are safe, and of the same job the newest end."""
     async with HttpPeer(stalled(), FINE) as peer, HttpPeer(stalled(), FINE) as other:
         async with beating({"noisy": peer.url("/u"), "digest": other.url("/u")}, timeout=0.3) as (beats, _):
             for job, number in (("noisy", 0), ("digest", 0), ("digest", 1)):
                 beats.hear(over(number, job=job))
-            for number in range(1, 3 * MOST_WAITING):
+            await until(lambda: peer.connections == other.connections == 1)
+            for number in range(1, 100):
+                beats.hear(begun(number, job="noisy"))
                 beats.hear(over(number, job="noisy"))
+            beats.hear(begun(100, job="noisy"))
             await beats.stop(20)
 
-        kept = [str(run_uuid(run(number, "noisy"))) for number in range(201, 300)]
-        assert rids(peer)[-99:] == kept
-        assert len(rids(peer)) == 2 + len(kept)  # the first one hung, and was sent again
+        sent = list(zip(paths(peer), (int(each.body.split()[2]) for each in peer.taken), strict=True))
+        assert sent == [("/u", 0), ("/u", 0), ("/u", 97), ("/u", 98), ("/u", 99), ("/u/start", 100)]
         assert rids(other)[-1] == str(run_uuid(run(1, "digest")))
-    assert caplog.text.count("the oldest of noisy are dropped") == 1
-    assert "200 heartbeat pings were dropped" in caplog.text
+    assert caplog.text.count("heartbeats of noisy come faster than they are taken") == 1
+    assert f"{199 - MOST_WAITING} heartbeat pings of noisy were dropped" in caplog.text
+
+
+async def test_every_job_of_a_crowd_that_ends_in_one_second_gets_its_pings() -> None:
+    """Each pays for itself only, however many there are."""
+    async with HttpPeer(FINE) as peer:
+        urls: dict[str, str | SecretReference] = {f"job-{n}": peer.url(f"/{n}") for n in range(200)}
+        async with beating(urls) as (heartbeats, _):
+            for event in (begun, over):
+                for job in urls:
+                    heartbeats.hear(event(job=job))
+            await heartbeats.stop(20)
+
+        assert sorted(paths(peer)) == sorted(f"/{n}{end}" for n in range(200) for end in ("", "/start"))
+
+
+async def test_a_host_that_hangs_holds_up_no_other_however_many_jobs_it_serves() -> None:
+    async with HttpPeer(stalled()) as hangs, HttpPeer(FINE) as works:
+        slow: dict[str, str | SecretReference] = {f"slow-{number}": hangs.url() for number in range(20)}
+        async with beating({**slow, "digest": works.url("/u")}, timeout=30) as (heartbeats, _):
+            for job in (*slow, "digest"):
+                heartbeats.hear(over(job=job))
+            await until(lambda: len(works.taken) == 1)
+            await until(lambda: hangs.connections == MOST_AT_ONCE)
+
+        assert hangs.connections == MOST_AT_ONCE
+
+
+async def test_pings_are_sent_in_no_run_s_context(caplog: pytest.LogCaptureFixture) -> None:
+    """A line about one job's heartbeat does not name the run of another, whose end happened to be heard."""
+    seen: dict[str, str] = {}
+    caplog.handler.addFilter(lambda record: bool(seen.setdefault(record.getMessage(), OF_RUN.get())))
+
+    async def ended(heartbeats: Heartbeats, job: str) -> None:
+        OF_RUN.set(job)
+        heartbeats.hear(over(job=job))
+        heartbeats.hear(over(2, job=job))
+
+    async with (
+        HttpPeer(said(answer(404))) as peer,
+        beating({"digest": peer.url(), "report": peer.url()}) as (heartbeats, _),
+    ):
+        await asyncio.gather(*(ended(heartbeats, job) for job in ("digest", "report")))
+        await heartbeats.stop(5)
+
+    told = {words: where for words, where in seen.items() if "are not heard" in words}
+    assert told == {
+        f"heartbeats of {job} are not heard: it answers 404": "nobody" for job in ("digest", "report")
+    }
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait until that is so."""
+    async with asyncio.timeout(5):
+        while not holds():
+            await asyncio.sleep(0.01)
 
 
 async def test_a_url_that_cannot_be_read_is_told_by_its_place(caplog: pytest.LogCaptureFixture) -> None:
@@ -212,16 +273,6 @@ async def test_after_its_end_nothing_is_sent() -> None:
         assert peer.connections == 0
 
 
-async def test_only_so_many_urls_are_asked_at_a_time() -> None:
-    async with HttpPeer(stalled()) as peer:
-        urls: dict[str, str | SecretReference] = {f"job-{number}": peer.url() for number in range(20)}
-        async with beating(urls) as (heartbeats, _):
-            for job in urls:
-                heartbeats.hear(begun(job=job))
-            names = [each.get_name() for each in asyncio.all_tasks()]
-            assert sum(name.startswith("heartbeat of ") for name in names) == MOST_AT_ONCE
-
-
 async def test_a_reload_may_change_where_a_job_pings() -> None:
     async with HttpPeer(FINE) as old, HttpPeer(FINE) as new:
         async with tools_with() as tools:
@@ -239,10 +290,10 @@ async def test_the_ids_of_runs_are_no_secrets_so_that_the_list_of_those_does_not
     """The URL is one; every run has another id."""
     async with (
         HttpPeer(FINE) as peer,
-        beating({"digest": peer.url("/uuid-123")}) as (heartbeats, redactor),
+        beating({"digest": peer.url(f"/{PING}")}) as (heartbeats, redactor),
     ):
         heartbeats.hear(begun())
         await heartbeats.stop(5)
 
         assert redactor.clean(f"rid={run_uuid(run())}") == f"rid={run_uuid(run())}"
-        assert "uuid-123" not in redactor.clean(f"asked {peer.url('/uuid-123')}")
+        assert PING not in redactor.clean("asked " + peer.url(f"/{PING}"))

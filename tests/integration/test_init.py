@@ -2,11 +2,13 @@
 
 import io
 import json
+import os
 import stat
 from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from test_cli_ground import Said
@@ -91,6 +93,33 @@ def test_nothing_is_ever_overwritten(tmp_path: Path, there: str, dangling: bool)
 
     assert (said.code, "never overwrites" in said.err) == (2, True)
     assert [path.name for path in tmp_path.rglob("*.yaml")] == [Path(there).name]
+
+
+def test_a_file_that_somebody_else_writes_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    """It comes between the last look and the first word."""
+    real = os.open
+
+    def late(path: Any, flags: int, *more: Any, **others: Any) -> int:
+        if Path(path).name == "hello.yaml" and flags & os.O_WRONLY:
+            Path(path).write_text("theirs")
+        return real(path, flags, *more, **others)
+
+    with mock.patch.object(os, "open", late):
+        said = promptd(tmp_path, "init", str(tmp_path))
+
+    assert (said.code, "cannot write" in said.err) == (2, True)
+    assert [path.read_text() for path in tmp_path.rglob("*.yaml")] == ["theirs"]
+
+
+def test_an_alias_names_the_provider_that_was_found(tmp_path: Path) -> None:
+    """It is asked under its own name, and is no fallback of itself."""
+    said = promptd(tmp_path, "init", str(tmp_path), "--model", "glm/glm-5.1")
+
+    text = (tmp_path / "promptd.yaml").read_text()
+    assert said.code == 0
+    assert "\nmodel: zai/glm-5.1  # ZAI_API_KEY is set\n" in text
+    assert text.count("glm") == 1
+    assert promptd(tmp_path, "init", str(tmp_path / "new"), "--model", "nobody/m").code == 2
 
 
 def test_what_check_would_refuse_is_not_written(tmp_path: Path) -> None:

@@ -8,15 +8,18 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 import structlog
+from support.hostile import said
+from support.http_peer import HttpPeer, answer
 from support.logbook import journal, logbook, restored
 
+from jobs.delivery.outgoing import Outgoing
 from jobs.errors import ErrorClass
 from jobs.events import CredentialMarked, RunFinished, WriteFailed
 from jobs.run import ClaimedRun, Outcome, Reason, Trigger
@@ -321,6 +324,18 @@ def test_elsewhere_lines_are_json(redactor: Redactor) -> None:
 
     line: dict[str, Any] = json.loads(out.getvalue())
     assert (line["event"], line["level"], line["run_id"]) == ("run finished", "info", 7)
+
+
+@pytest.mark.anyio
+async def test_what_a_server_answers_is_in_no_log_at_any_level(redactor: Redactor) -> None:
+    outgoing = Outgoing(redactor)
+    with logbook(redactor, level="debug") as book:
+        async with HttpPeer(said(answer(200, "set-cookie: session=of-a-stranger"))) as peer:
+            await outgoing.ask("GET", Secret(peer.url("/in")), timeout=timedelta(seconds=5))
+        await outgoing.close()
+
+    assert peer.connections == 1
+    assert "of-a-stranger" not in str(book.lines())
 
 
 def test_a_write_that_the_database_refused_is_a_warning(redactor: Redactor) -> None:

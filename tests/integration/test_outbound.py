@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, select, text
+from support.hostile import said, stalled
+from support.http_peer import HttpPeer, answer
 from test_cli_ground import World
 
 from jobs import clock
@@ -16,8 +18,9 @@ from jobs.delivery_state import Deliver
 from jobs.events import RunRecovered
 from jobs.run import Consequences, Outcome, Served
 from jobs.secret import Redactor
-from jobs.store import runs
+from jobs.store import instances, runs
 from jobs.store.tables import deliveries as table
+from jobs.store.tables import runs as run_table
 from scheduler.app import App, open_app, reconfigured
 from scheduler.config.loader import load
 from scheduler.outbound import Outbound, watched_of
@@ -35,6 +38,7 @@ jobs:
 """
 ANSWER = Outcome.succeeded("All is well.", served=Served("custom:house", "m", "key"))
 PATIENCE = 10.0
+HAS_FAILED = select(table.c.id).where(table.c.failures > 0)
 
 
 @pytest.fixture
@@ -56,10 +60,12 @@ async def at_work(world: World) -> AsyncIterator[tuple[App, Outbound]]:
 
 
 def end(connection: Connection, world: World, to: str = "inbox") -> Any:
-    """End a run that is to be delivered."""
-    run = world.begin(connection)
+    """End a run that is to be delivered, and the process in which it was."""
+    run, now = world.begin(connection), clock.utcnow()
     consequences = Consequences(deliver=(Deliver(to),))
-    runs.finish(connection, run, ANSWER, now=clock.utcnow(), consequences=consequences)
+    runs.finish(connection, run, ANSWER, now=now, consequences=consequences)
+    (worker,) = connection.execute(select(run_table.c.instance_id).where(run_table.c.id == run.id)).scalars()
+    instances.stop(connection, worker, now=now)
     return run
 
 
@@ -105,6 +111,32 @@ async def test_a_reload_reaches_deliveries_and_what_is_watched(world: World) -> 
         await app.store.write(end, world, "inbox")
         outbound.worked("digest")
         await states(app, "delivered", "failed")
+
+
+async def test_a_reload_forgets_no_disk_that_hangs(world: World) -> None:
+    """Else every reload would let another thread hang there."""
+    async with at_work(world) as (app, _outbound):
+        again = await reconfigured(app, world.settings, world.environ)
+
+        assert again.tools.disks is app.tools.disks
+
+
+async def test_somebody_who_asks_is_not_made_to_wait_for_a_target_that_has_hung(world: World) -> None:
+    """What waits for the target is left alone for ten seconds else."""
+    async with HttpPeer(stalled(), said(answer(200))) as peer:
+        hook = f'hook: {{webhook: "{peer.url()}", timeout: 2s}}'
+        world.file.write_text(CONFIG.replace("delivery: {", f"delivery: {{{hook}, "))
+        world.settings = load(world.file, environ=world.environ, now=world.now)
+        async with at_work(world) as (app, outbound):
+            await app.store.write(end, world, "hook")
+            await app.store.write(end, world, "hook")
+            outbound.worked("digest")
+            async with asyncio.timeout(PATIENCE):
+                while not await app.store.read(lambda db: db.execute(HAS_FAILED).all()):
+                    await asyncio.sleep(0.02)
+            outbound.wake()
+            async with asyncio.timeout(PATIENCE / 2):
+                await states(app, "pending", "delivered")
 
 
 async def test_the_end_of_a_dead_process_s_run_is_sent_when_it_is_told(world: World) -> None:

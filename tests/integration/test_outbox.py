@@ -20,6 +20,7 @@ from support.ledger import target_of
 from jobs import clock
 from jobs.alert import AlertKind, Notice
 from jobs.delivery.outbox import LONGEST_ERROR, Outbox, Ways
+from jobs.delivery.room import AT_ONCE, HANGS_AFTER
 from jobs.delivery.send import Tools
 from jobs.delivery.target import DeliveryTarget, FileTarget, WebhookTarget
 from jobs.delivery_state import Deliver, DeliveryState
@@ -271,14 +272,134 @@ async def test_no_more_than_a_few_lines_of_an_error_are_kept(database: str) -> N
 
 async def test_a_target_that_another_daemon_may_know_is_left_to_it(database: str, tmp_path: Path) -> None:
     """One of two daemons has been reloaded already."""
-    async with sending(database) as old:
+    async with HttpPeer(ACCEPTS) as peer, sending(database, hook(peer)) as old:
         async with sending(database, inbox(tmp_path), watches=False):
-            await old.finished("inbox")
-            (row,) = await old.until(lambda found: found[0].failures == 1)
-        (dead,) = await old.all_are("failed")
+            await old.finished("inbox", "hook")
+            left, _sent = await old.until(lambda found: found[1].state == "delivered")
+        old.outbox.wake()
+        dead, _sent = await old.all_are("failed", "delivered")
 
-    assert row.state == "pending"
-    assert dead.failures == 2
+    assert (left.state, left.attempts, left.failures) == ("pending", 0, 0)
+    assert (dead.attempts, dead.failures) == (1, 1)
+
+
+async def test_of_two_daemons_the_one_that_knows_a_target_sends_to_it_at_the_first_try(
+    database: str, tmp_path: Path
+) -> None:
+    async with sending(database) as old, sending(database, inbox(tmp_path)) as new:
+        for _ in range(5):
+            await old.finished("inbox")
+            new.outbox.wake()
+        found = await new.all_are(*["delivered"] * 5)
+
+    assert {(row.attempts, row.failures) for row in found} == {(1, 0)}
+
+
+async def test_a_process_that_ends_with_its_run_leaves_what_it_does_not_know_alone(
+    database: str, tmp_path: Path
+) -> None:
+    async with sending(database, inbox(tmp_path), watches=False) as sender:
+        mine = await sender.finished("inbox", "elsewhere")
+
+        await sender.outbox.send_of(mine)
+
+        found = await sender.rows()
+    assert [(row.state, row.attempts) for row in found] == [("delivered", 1), ("pending", 0)]
+
+
+async def test_what_is_being_sent_to_a_target_that_changes_is_sent_anew_and_has_not_failed(
+    database: str,
+) -> None:
+    """Its receiver hangs; a reload says where to, or how long, now. Others are not disturbed."""
+    accepts = asyncio.Event()
+
+    async def hesitant(writer: asyncio.StreamWriter) -> None:
+        await accepts.wait()
+        await ACCEPTS(writer)
+
+    async with (
+        HttpPeer(stalled()) as old,
+        HttpPeer(ACCEPTS) as new,
+        HttpPeer(hesitant) as other,
+        sending(database, hook(old), hook(other, "other")) as sender,
+    ):
+        await sender.finished("hook", "other")
+        await sender.finished("hook")
+        await sender.until(lambda _: bool(old.taken and other.taken))
+        sender.outbox.take(ways_to(sender.ways.tools, hook(new), hook(other, "other")))
+        await sender.until(lambda found: found[0].state == found[2].state == "delivered")
+        accepts.set()
+        first, elsewhere, second = await sender.all_are(*["delivered"] * 3)
+
+    assert [(row.attempts, row.failures) for row in (first, elsewhere, second)] == [(2, 0), (1, 0), (1, 0)]
+    assert [each.headers["idempotency-key"] for each in new.taken] == [
+        first.idempotency_key,
+        second.idempotency_key,
+    ]
+
+
+async def test_what_is_being_sent_to_a_target_that_goes_is_given_to_a_daemon_that_knows_it(
+    database: str,
+) -> None:
+    async with (
+        HttpPeer(stalled(), ACCEPTS) as peer,
+        sending(database, hook(peer)) as one,
+        sending(database, watches=False),
+    ):
+        await one.finished("hook")
+        await one.until(lambda _: bool(peer.taken))
+        one.outbox.take(ways_to(one.ways.tools))
+        (row,) = await one.until(lambda found: found[0].sending_by is None)
+
+    assert (row.state, row.attempts, row.failures) == ("pending", 1, 0)
+
+
+async def test_targets_that_hang_hold_up_no_other_for_longer_than_it_takes_to_see_that(
+    database: str, tmp_path: Path
+) -> None:
+    """There are more of them than begin at once, and they hang for longer than anybody waits here."""
+    names = [f"hook-{number}" for number in range(AT_ONCE + 2)]
+    async with (
+        HttpPeer(stalled()) as peer,
+        sending(database, *(hook(peer, each) for each in names), inbox(tmp_path)) as sender,
+    ):
+        await sender.finished(*names)
+        await sender.until(lambda _: len(peer.taken) == AT_ONCE)
+        await sender.finished("inbox")
+        await sender.until(lambda found: found[-1].state == "delivered")
+
+    assert len(peer.taken) == len(names)
+
+
+async def test_a_target_that_refuses_at_once_is_asked_for_the_next_at_once(database: str) -> None:
+    """What is wrong may be the one that it refuses."""
+    async with HttpPeer(REFUSES, ACCEPTS) as peer, sending(database, hook(peer), wait=HOUR) as sender:
+        await sender.finished("hook")
+        await sender.finished("hook")
+        first, _second = await sender.all_are("pending", "delivered")
+
+    assert first.failures == 1
+
+
+async def test_a_target_that_hangs_is_left_alone_until_its_next_try_is_due(database: str) -> None:
+    """What else waits for it is not tried against it one by one, until somebody asks for it."""
+    timeout = HANGS_AFTER + 0.1
+    async with (
+        HttpPeer(stalled(), ACCEPTS) as peer,
+        sending(database, hook(peer, timeout=timeout), wait=10 * SECOND) as sender,
+    ):
+        for _ in range(3):
+            await sender.finished("hook")
+        await sender.until(lambda found: found[0].failures == 1)
+        sender.outbox.wake()
+        other = await sender.finished("elsewhere")
+        await sender.until(lambda found: found[-1].state == "failed")
+        before = len(peer.taken)
+        sender.outbox.hasten()
+        found = await sender.until(lambda found: found[2].state == "delivered")
+
+    assert before == 1
+    assert [row.attempts for row in found if row.run_id != other] == [1, 1, 1]
 
 
 async def test_ten_failures_make_a_dead_letter(database: str) -> None:

@@ -192,6 +192,25 @@ async def _outcome(outgoing: Outgoing, url: str) -> str:
         return str(exc)
 
 
+async def test_of_a_long_answer_no_more_is_fetched_than_is_kept() -> None:
+    """It is hung up on: the server cannot get rid of the rest."""
+    whole, gone = 64 * 1024 * 1024, 0
+
+    async def talk(writer: asyncio.StreamWriter) -> None:
+        nonlocal gone
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % whole)
+        while gone < whole:
+            writer.write(b"x" * LARGEST_ANSWER)
+            await writer.drain()
+            gone += LARGEST_ANSWER
+
+    async with HttpPeer(talk) as peer, tools_with() as tools:
+        reply = await tools.outgoing.ask("GET", Secret(peer.url()), timeout=5 * SECOND)
+
+    assert len(reply.text) == LARGEST_ANSWER
+    assert gone < whole / 2
+
+
 async def test_whatever_a_server_says_little_of_it_is_kept() -> None:
     with HostileServer(LIES) as server:
         async with tools_with() as tools:
@@ -253,26 +272,42 @@ async def test_a_name_that_nobody_has_is_said_to_be_unknown() -> None:
     assert not refused.value.permanent
 
 
-async def test_calls_that_hang_hold_up_neither_the_loop_nor_more_than_their_number() -> None:
-    aside, gate = Aside(2), threading.Event()
-    hanging = [asyncio.create_task(aside.call(gate.wait)) for _ in range(2)]
-    late = asyncio.create_task(aside.call(len, "four"))
-    for task in hanging:
-        with pytest.raises(TimeoutError):
+async def test_a_call_that_hangs_costs_one_thread_and_holds_up_neither_the_loop_nor_others() -> None:
+    aside, gate = Aside(), threading.Event()
+    for _ in range(3):
+        with pytest.raises((TimeoutError, BlockingIOError)):
             async with asyncio.timeout(0.05):
-                await task
-    assert not late.done()
-    assert all(each.daemon for each in threading.enumerate() if each.name == "aside")
+                await aside.call("hangs", gate.wait)
+    hanging = [each for each in threading.enumerate() if each.name == "aside"]
+
+    other = await aside.call("works", len, "four")
+    with pytest.raises(BlockingIOError, match="an earlier try still hangs"):
+        async with asyncio.timeout(5):
+            await aside.call("hangs", len, "four")
+    gate.set()
+    async with asyncio.timeout(5):
+        joined = await aside.share("hangs", len, "four")
+
+    assert ([each.daemon for each in hanging], other, joined) == ([True], 4, True)
+    assert await aside.call("hangs", len, "four") == 4
+
+
+async def test_no_more_calls_hang_than_are_allowed() -> None:
+    aside, gate = Aside(2), threading.Event()
+    hanging = [asyncio.create_task(aside.call(key, gate.wait)) for key in range(2)]
+    await asyncio.sleep(0)
+
+    with pytest.raises(BlockingIOError, match="2 others hang"):
+        await aside.call("another", len, "four")
 
     gate.set()
-
-    async with asyncio.timeout(5):
-        assert await late == 4
+    await asyncio.gather(*hanging)
+    assert await aside.call("another", len, "four") == 4
 
 
 async def test_what_goes_wrong_beside_the_loop_is_raised_where_it_was_asked_for() -> None:
     with pytest.raises(ZeroDivisionError):
-        await Aside(1).call(divmod, 1, 0)
+        await Aside(1).call("sum", divmod, 1, 0)
 
 
 async def test_a_server_that_hangs_up_or_never_speaks_is_told_apart() -> None:

@@ -22,7 +22,7 @@ from jobs.run import (
 from jobs.store import instances, runs
 from jobs.store import jobs as job_verbs
 from jobs.store.instances import GONE_AFTER
-from jobs.store.recovery import MOST_CRASHES, OnGone, Recovered, recover
+from jobs.store.recovery import MOST_CRASHES, OnGone, Recovered, answered, recover
 from jobs.store.tables import attempts as attempt_table
 from jobs.store.tables import instances as instance_table
 
@@ -162,6 +162,22 @@ def test_an_answer_that_its_process_has_not_judged_is_kept_and_proves_nothing(
     recover(db, instance_id=instance, now=NOW + SECOND, on_gone=OnGone(judged=["digest"]))
 
     assert (row_of(db, run).state, row_of(db, run).output) == ("abandoned", "hello")
+
+
+def test_an_answer_that_may_be_silent_ends_its_run_when_somebody_has_judged_it(
+    db: Connection, instance: int
+) -> None:
+    run = start(db, of_a_dead_process(db))
+    runs.keep_answer(db, replace(PAID, run_id=run.id))
+    quiet = OnGone(quiet=["digest"])
+
+    found = answered(db, instance_id=instance, now=NOW + SECOND, on_gone=quiet)
+    before = recover(db, instance_id=instance, now=NOW + SECOND, on_gone=quiet)
+    recover(db, instance_id=instance, now=NOW + SECOND, on_gone=quiet, silent={run.id: True})
+
+    assert [(left.id, outcome.output) for left, outcome in found] == [(run.id, "hello")]
+    assert before.ended == ()
+    assert (row_of(db, run).state, row_of(db, run).silent) == ("succeeded", True)
 
 
 def test_what_a_dead_process_was_running_waits_for_another_try_where_its_job_wants_that(

@@ -1,5 +1,7 @@
 """Every earlier state of a database is upgraded and downgraded again; and a backup is put in its place."""
 
+import errno
+import os
 import shutil
 import sqlite3
 import stat
@@ -7,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from sqlalchemy import Engine, MetaData, create_engine, insert, select, text
@@ -16,6 +19,7 @@ from test_cli_ground import World
 from test_db_care import fill
 from test_retention import alert, notice
 
+from jobs.errors import Busy, Unavailable
 from jobs.store import backup, instances, migrate, soundness
 from jobs.store.revision import REVISION
 from jobs.store.tables import deliveries
@@ -24,6 +28,7 @@ OLD_DATABASES = Path(__file__).parents[1] / "fixtures" / "databases"
 EARLIER = sorted(OLD_DATABASES.glob("*.sql"))
 LONG_AFTER = NOW + 365 * DAY
 Rows = dict[str, list[dict[str, Any]]]
+LOST = {"schedule_key"}
 DELIVERY = (
     "INSERT INTO deliveries (run_id, target, state, idempotency_key, attempts, last_error, created_at,"
     " next_attempt_at, finished_at) SELECT id, 'ops', {state}, 'key-' || id, 2, 'no answer', '{now}',"
@@ -113,17 +118,18 @@ def test_every_earlier_state_is_upgraded_and_downgraded_without_losing_a_row_or_
 
     migrate.upgrade(earlier, now=NOW)
     upgraded = rows_of(earlier)
+    settled = with_times(before)
     done = migrate.go_back(earlier, to=kept.stem, now=LONG_AFTER)
-    downgraded = rows_of(earlier)
+    downgraded, next_id = rows_of(earlier), next_delivery(earlier)
     migrate.upgrade(earlier, now=NOW)
 
     assert sum(map(len, before.values())) >= 80
-    assert {name: len(rows) for name, rows in upgraded.items() if name in before} == {
-        name: len(rows) for name, rows in before.items()
-    }
+    for name, rows in settled.items():
+        assert known_to(rows, upgraded[name]) == [{**row, **dict.fromkeys(LOST & row.keys())} for row in rows]
     assert (done.before, done.revision) == (REVISION, kept.stem)
     assert set(done.given_up) <= {"schedule_periods"}
-    assert downgraded == with_times(before)
+    assert downgraded == settled
+    assert next_id == before["deliveries"][-1]["id"] + 1
     assert {name: table for name, table in rows_of(earlier).items() if name != "schedule_periods"} == {
         name: table for name, table in upgraded.items() if name != "schedule_periods"
     }
@@ -131,31 +137,32 @@ def test_every_earlier_state_is_upgraded_and_downgraded_without_losing_a_row_or_
 
 
 def with_times(rows: Rows) -> Rows:
-    """Return rows as they are once every delivery has a time; where it had none, its own is taken."""
+    """Return rows as they are once every open delivery has a time; where it had none, its own is taken."""
     timed = [
-        {**row, "next_attempt_at": row["next_attempt_at"] or row["created_at"]} for row in rows["deliveries"]
+        {**row, "next_attempt_at": row["next_attempt_at"] or row["created_at"]}
+        if row["state"] == "pending"
+        else row
+        for row in rows["deliveries"]
     ]
     return {**rows, "deliveries": timed}
 
 
-@pytest.mark.parametrize("kept", EARLIER[-1:], indirect=True, ids=lambda kept: kept.stem)
-def test_new_rows_get_new_ids_after_a_way_up_and_down(earlier: str, kept: Path) -> None:
-    """On either kind of database: a delivery that was there keeps its own."""
-    migrate.upgrade(earlier, now=NOW)
-    migrate.go_back(earlier, to=kept.stem, now=LONG_AFTER)
-    newest = rows_of(earlier)["deliveries"][-1]
+def known_to(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the new rows with the columns of the old ones; None for what there is no more."""
+    return [{name: after.get(name) for name in before} for before, after in zip(old, new, strict=True)]
 
-    engine = create_engine(earlier)
-    with engine.begin() as connection:
-        again = (
-            "INSERT INTO deliveries (run_id, target, state, idempotency_key, created_at) "
-            "SELECT run_id, 'more', 'pending', 'another', created_at FROM deliveries "
-            f"WHERE id = {newest['id']}"
-        )
-        connection.execute(text(again))
+
+def next_delivery(url: str) -> int:
+    """Return the id that the next delivery would get, without making one."""
+    more = (
+        "INSERT INTO deliveries (run_id, target, state, idempotency_key, created_at) "
+        "SELECT max(run_id), 'more', 'pending', 'another', max(created_at) FROM deliveries RETURNING id"
+    )
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        found = int(connection.execute(text(more)).scalar_one())
     engine.dispose()
-
-    assert rows_of(earlier)["deliveries"][-1]["id"] == newest["id"] + 1
+    return found
 
 
 def grown(world: World) -> None:
@@ -231,6 +238,21 @@ def test_nothing_is_downgraded_while_somebody_works_on_it(world: World) -> None:
     with world.ledger() as connection:
         instances.stop(connection, instance, now=NOW)
     assert world.run("db", "downgrade").code == 0
+
+
+def test_nothing_is_downgraded_when_somebody_has_come_during_its_backup(world: World) -> None:
+    """The disk is slow: a daemon starts while the copy reaches it."""
+    url, real = world.settings.database, os.fsync
+
+    def slow(number: int) -> None:
+        with world.ledger() as connection:
+            make_instance(connection)
+        real(number)
+
+    with mock.patch.object(os, "fsync", slow), pytest.raises(Busy, match="a daemon uses the database"):
+        migrate.go_back(url, to=None, now=NOW)
+
+    assert migrate.current(url) == REVISION
 
 
 def test_on_a_server_a_downgrade_wants_to_hear_of_a_backup(shared: Engine, tmp_path: Path) -> None:
@@ -311,6 +333,37 @@ def test_a_backup_is_restored_where_nothing_or_rubbish_is(world: World, tmp_path
     assert Path(f"{done['before']}-wal").read_bytes() == b"of the rubbish"
     assert not path.with_name("promptd.db-wal").exists()
     assert world.run("db", "check").code == 0
+
+
+@pytest.mark.parametrize("fails", ["a name that is taken", "the last step"])
+def test_what_cannot_be_put_in_its_place_leaves_all_as_it_was(
+    world: World, tmp_path: Path, fails: str
+) -> None:
+    copy, path = tmp_path / "copy.db", path_of(world)
+    backup.back_up(path, copy)
+    path.write_bytes(b"\xff" * 8192)
+    path.with_name("promptd.db-wal").write_bytes(b"of the rubbish")
+    if fails == "a name that is taken":
+        path.with_name(f"promptd.db.replaced.{NOW:%Y%m%dT%H%M%S}-wal").touch()
+    beside = list(path.parent.glob("*.replaced*"))
+    broken = OSError(errno.EIO, "Input/output error")
+
+    with mock.patch.object(Path, "replace", side_effect=broken), pytest.raises(Unavailable, match="nothing"):
+        backup.restore(copy, path, now=NOW)
+
+    assert path.read_bytes() == b"\xff" * 8192
+    assert list(path.parent.glob("*.replaced*")) == beside
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_root_restores_belongs_to_whom_the_directory_belongs(world: World, tmp_path: Path) -> None:
+    copy, path = tmp_path / "copy.db", path_of(world)
+    backup.back_up(path, copy)
+    os.chown(path.parent, 4711, 4712)
+
+    backup.restore(copy, path, now=NOW)
+
+    assert (path.stat().st_uid, path.stat().st_gid) == (4711, 4712)
 
 
 def test_an_earlier_revisions_backup_is_the_way_back_and_the_way_up_again(

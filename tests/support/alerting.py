@@ -97,10 +97,16 @@ def write(
 
 
 def beat(
-    db: Connection, *, now: datetime = NOW, by: Watched = WATCHED, refusals: tuple[Refusal, ...] = ()
+    db: Connection,
+    *,
+    now: datetime = NOW,
+    by: Watched = WATCHED,
+    refusals: tuple[Refusal, ...] = (),
+    instance_id: int = 0,
 ) -> list[Notice]:
     """Look and tell, as every process does every 5 s."""
-    return write(db, look(db, by, refusals, now=now), now=now, to=by.policy.to)
+    verdict = look(db, by, refusals, instance_id=instance_id, now=now)
+    return write(db, verdict, now=now, to=by.policy.to)
 
 
 def fail(db: Connection, times: int = 3, job: str = "digest") -> None:

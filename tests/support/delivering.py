@@ -18,6 +18,7 @@ from jobs.commands import Commands
 from jobs.credential import SecretReference
 from jobs.delivery.message import Message, RunRow, message_of_run
 from jobs.delivery.outgoing import LookUp, Outgoing
+from jobs.delivery.own_files import OwnFiles
 from jobs.delivery.send import Tools
 from jobs.providers.secrets import SecretReader
 from jobs.secret import Redactor
@@ -33,7 +34,8 @@ async def tools_with(look_up: LookUp | None = None, **environ: str) -> AsyncIter
     known = {"PATH": os.environ["PATH"], **environ}
     outgoing = Outgoing(redactor, look_up=look_up)
     try:
-        yield Tools(SecretReader(known, redactor), redactor, Commands(known, redactor), outgoing)
+        commands = Commands(known, redactor)
+        yield Tools(SecretReader(known, redactor), redactor, commands, outgoing, OwnFiles(Path("/nowhere")))
     finally:
         await outgoing.close()
 

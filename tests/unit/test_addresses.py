@@ -19,7 +19,11 @@ from jobs.delivery.addresses import refusal_of
         ("2002:a9fe:a9fe::1", "link-local"),
         ("2001:0:a9fe:a9fe::1", "link-local"),
         ("64:ff9b:1::a9fe:a9fe", "a translated address"),
+        ("::ffff:0:169.254.169.254", "link-local"),
+        ("2001:db8::5efe:a9fe:a9fe", "link-local"),
+        ("2001:db8::200:5efe:a9fe:a9fe", "link-local"),
         ("fd00:ec2::254", "metadata"),
+        ("fd00:42::42", "metadata"),
         ("fd00:ec2::23", "metadata"),
         ("fd20:ce::254", "metadata"),
         ("100.100.100.200", "metadata"),
@@ -44,6 +48,7 @@ def test_an_address_that_is_nobodys_server_is_refused(address: str, what: str) -
     [
         *("127.0.0.1", "::1", "::ffff:127.0.0.1", "10.1.2.3", "192.168.1.9", "172.16.0.1", "fd12:3456::1"),
         *("100.64.0.1", "169.253.255.255", "169.255.0.1", "93.184.216.34", "2606:2800:220:1::1", "fec0::1"),
+        *("2001:db8::5efe:10.0.0.7", "2001:db8::100:5efe:a9fe:a9fe", "::ffff:0:10.0.0.7", "fd00:42::43"),
         *("64:ff9b::5db8:d822", "2002:5db8:d822::1", "192.0.0.191", "100.100.100.201"),
     ],
 )

@@ -175,6 +175,13 @@ def test_a_refresh_that_is_under_way_neither_opens_nor_ends_an_alert() -> None:
     assert opens(judge(replace(going, lease_until=NOW - MINUTE))) == ["login_ending:plan:house"]
 
 
+def test_nobody_is_reminded_of_a_login_while_it_is_refreshed() -> None:
+    going = login(NOW + DAY, expires_at=NOW + DAY, spent_by=5, lease_until=NOW + DAY + MINUTE)
+    assert judge(going, open=ENDING, now=NOW + DAY) == NOTHING
+    reminded = judge(replace(going, lease_until=NOW + DAY), open=ENDING, now=NOW + DAY).reminds
+    assert [each for each, _ in reminded] == [ENDING]
+
+
 def test_a_refresh_under_way_does_not_end_the_alert_about_a_grant_that_ends() -> None:
     """While its refresh token is away only the access token's end is known, which is not near yet."""
     ends = NOW + 3 * DAY

@@ -13,7 +13,7 @@ from jobs.delivery.alert_rules import Fact, HeldBy, Keyless, Refusal, Trouble, W
 from jobs.delivery.alert_words import MOST_APART, Details, gathered, length, opened, reminder, resolved
 from jobs.errors import ErrorClass
 from jobs.names import ProviderName
-from jobs.run import RunState
+from jobs.run import Reason, RunState
 from jobs.store.alert_facts import AbandonedRun, EndedRun, FailingJob
 from jobs.store.alerts import About, Change, Told
 
@@ -98,6 +98,16 @@ def test_a_failing_job_is_told_with_its_newest_failure_and_whom_it_asks() -> Non
     body = told(FailingJob("digest", 3)).body
     assert "failed (auth): the provider refuses the key" in body
     assert "zai/glm-5" in body
+
+
+@pytest.mark.parametrize("reason", [Reason.CONDITION, Reason.GATHER, Reason.TEMPLATE])
+def test_a_job_that_fails_before_anybody_is_asked_is_told_without_whom_it_asks(reason: Reason) -> None:
+    newest = replace(FAILED, reason=reason.value, message="the command ended with 1")
+    body = told(FailingJob("digest", 3), Details(NOW, {"digest": newest})).body
+    assert f"failed ({reason}): the command ended with 1" in body
+    assert "promptd run show 42" in body
+    assert "zai" not in body
+    assert "promptd explain" not in body
 
 
 def test_a_long_error_is_cut_to_one_line() -> None:

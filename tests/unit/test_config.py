@@ -249,6 +249,28 @@ def test_the_effective_values_name_their_lines(tmp_path: Path) -> None:
     assert shown["providers"]["openai"]["headers"]["value"] == {"X-Key": "[secret]"}
 
 
+@pytest.mark.parametrize("secret", ["hunter2222", "p:w@", "T0001ABCD", "lower-case"])
+def test_a_command_is_shown_without_the_secrets_of_its_addresses(tmp_path: Path, secret: str) -> None:
+    line = (
+        "curl 'https://user:hunter2222@x.example/' https://me:p:w@x.example:80/in; "
+        'curl "https://hooks.example/in/T0001ABCD?token=lower-case" -d @-'
+    )
+    words = ["curl", "https://user:hunter2222@x.example/in"]
+    text = {"command": line, "shell": True}
+    commands = f"gather: {json.dumps(text)}, condition: {json.dumps({'command': words})}"
+    file = tmp_path / "promptd.yaml"
+    target = f"delivery: {{feed: {json.dumps(text)}}}\n"
+    file.write_text(f"{MODEL}{target}jobs: [{{name: a, schedule: null, prompt: x, {commands}}}]\n")
+    shown = effective(load_with_origins(file, environ={"HOME": "/h"}, now=NOW))
+
+    assert secret not in json.dumps(shown)
+    assert shown["jobs"]["a"]["condition"]["value"]["command"] == [
+        "curl",
+        "https://user:[secret]@x.example/in",
+    ]
+    assert "curl 'https://user:[secret]@x.example/' https" in shown["delivery"]["feed"]["command"]["value"]
+
+
 def test_the_schema_speaks_of_what_people_write() -> None:
     """Durations are texts, null stands nowhere but in a schedule, and unknown keys are refused."""
     schema = json_schema()

@@ -167,6 +167,7 @@ def test_every_secret_of_deliveries_is_known_to_the_settings(tmp_path: Path) -> 
         ("{command: [cat], secret: env:A}", ".secret", "belongs to a target with `webhook`"),
         ("{file: a.md, shell: true}", ".shell", "belongs to a target with `command`"),
         ("{file: a.md, timeout: 5}", ".timeout", "90s"),
+        ("{file: a.md, timeout: 61m}", ".timeout", "write 1h or less"),
         ("{fil: a.md}", ".fil", "did you mean file"),
         ("5", "", "is not a mapping"),
         (f"{{webhook: {TOKEN}}}", ".webhook", "is not a URL"),
@@ -183,11 +184,23 @@ def test_every_secret_of_deliveries_is_known_to_the_settings(tmp_path: Path) -> 
         ('{webhook: "http://h/", headers: {A: "x\\ny"}}', ".headers.A", "no HTTP header can carry"),
         ("{webhook: 'http://h/', headers: {A: b, a: c}}", ".headers.a", "is listed twice"),
         (f"{{apprise: {TOKEN}}}", ".apprise", "is not an Apprise URL"),
+        ("{apprise: 'json://169.254.169.254/x'}", ".apprise", "not asked, link-local; write another URL"),
+        ("{apprise: 'mailto://me:pw@example.org?smtp=0xa9fea9fe'}", ".apprise", "not asked, link-local"),
+        ("{apprise: 'jsons://[fd00:ec2::254]/'}", ".apprise", "not asked, metadata"),
         (f"{{apprise: 'mailto://ü:{TOKEN}@example.org'}}", ".apprise", "percent-encoded"),
         ("{file: 'out/{nobody}.md'}", ".file", "nobody fills"),
         ("{file: 'out/{job'}", ".file", "braces"),
         ("{file: ../out.md}", ".file", "leads out"),
         ("{file: out/}", ".file", "names no file"),
+        ("{file: /dev/null}", ".file", "where no file stays"),
+        ("{file: '/proc/x/{job}'}", ".file", "where no file stays"),
+        ("{file: promptd.db}", ".file", "a file of promptd's own"),
+        ("{file: promptd.db-wal}", ".file", "a file of promptd's own"),
+        ("{file: ./secret.key}", ".file", "a file of promptd's own"),
+        ("{file: 'control.sock'}", ".file", "a file of promptd's own"),
+        ("{file: '.hidden/{job}'}", ".file", "a file of promptd's own"),
+        ("{file: '~/state/promptd.{run_id}'}", ".file", "a file of promptd's own"),
+        ("{file: '~/promptd.yaml'}", ".file", "a file of promptd's own"),
         ("{command: cat}", ".command", "write its words as a list"),
         ("{command: []}", ".command", "names no program"),
     ],
@@ -200,6 +213,30 @@ def test_one_mistake_in_a_target_is_one_fault(tmp_path: Path, target: str, key: 
 
     assert (fault.line, fault.key) == (5, f"delivery.ops{key}")
     assert words in str(fault)
+
+
+def test_the_database_and_files_with_secrets_are_no_place_for_results_wherever_they_lie(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    kept = "database: sqlite:///../link/runs.db\nsecret_key: file:data/own.key\n"
+    kept += "providers: {zai: {credentials: [{label: a, key: 'file:data/zai'}]}}\n"
+    targets = "".join(
+        f"  t{number}: {{file: '~/{name}'}}\n"
+        for number, name in enumerate(("data/runs.db-shm", "link/runs.db", "data/own.key", "link/zai"))
+    )
+
+    found = faults(tmp_path, f"{kept}delivery:\n{targets}")
+
+    assert [each.key for each in found] == [f"delivery.t{number}.file" for number in range(4)]
+
+
+def test_files_of_several_jobs_that_bear_their_names_are_nothing_to_warn_of(tmp_path: Path) -> None:
+    files = "  a: {file: '{job}.md'}\n  b: {file: 'out/{run_id}.md'}\n"
+    jobs = job("deliver: [a, b]") + job("deliver: [a, b]", "b")
+
+    assert settings(tmp_path, f"delivery:\n{files}alerts: {{to: b}}\njobs:\n{jobs}").warnings == ()
 
 
 @pytest.mark.parametrize(
@@ -228,6 +265,13 @@ def test_an_address_that_is_never_asked_is_refused_unless_it_is_allowed(
     assert allowed.allow_link_local
 
 
+@pytest.mark.parametrize(
+    "url", ["json://127.0.0.1/", "bulksms://me:pw@3761234567", "wxpusher://AT_x@123/?to=5", "json://x:y"]
+)
+def test_numbers_of_telephones_and_chats_are_no_addresses(tmp_path: Path, url: str) -> None:
+    assert "ops" in settings(tmp_path, f"delivery: {{ops: {{apprise: '{url}'}}}}\n").delivery
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "10.0.0.7", "[::1]", "localhost", "metadata.example"])
 def test_ones_own_servers_and_names_may_be_asked(tmp_path: Path, host: str) -> None:
     """Where a name leads to is judged whenever it is asked, not here."""
@@ -254,6 +298,7 @@ def test_ones_own_servers_and_names_may_be_asked(tmp_path: Path, host: str) -> N
         (f"{TARGETS}alerts: {{to: [ops, ops]}}\n", "alerts.to[1]", "is listed twice"),
         (f"{TARGETS}alerts: {{to: ops, after_failures: 0}}\n", "alerts.after_failures", "1 or more"),
         (f"{TARGETS}alerts: {{to: ops, remind_every: daily}}\n", "alerts.remind_every", "90s"),
+        (f"{TARGETS}alerts: {{to: ops, remind_every: 59s}}\n", "alerts.remind_every", "write 1m or more"),
         ("alerts: {to: ops}\n", "alerts.to", "there is none; add one under `delivery:`"),
         ("delivery: {Ops: {file: a.md}}\n", "delivery.Ops", "is not a delivery target's name"),
         ("delivery: [{file: a.md}]\n", "delivery", "is not a mapping"),
@@ -297,6 +342,9 @@ def test_a_secret_in_a_file_that_everybody_may_read_is_warned_of(tmp_path: Path)
     [
         ("delivery: {p: {command: [promptd-no-such-program]}}\n", "delivery.p.command", "is not found here"),
         ("alerts: {after_failures: 2}\n", "alerts", "tell nobody without `to: [TARGET]`"),
+        (f"delivery: {{p: {{file: out/latest.md}}}}\njobs:\n{job('deliver: p')}{job('deliver: p', 'b')}",
+         "delivery.p.file", "is one file for several jobs (a, b); add {job}"),
+        ("delivery: {p: {file: 'out/{job}.md'}}\nalerts: {to: p}\n", "delivery.p.file", "add {run_id}"),
         (f"jobs:\n{job('heartbeat: env:B')}{job('heartbeat: env:B', 'b')}", "jobs[1].heartbeat", "job a too"),
         (f"defaults: {{heartbeat: env:B}}\njobs:\n{job('tags: []')}{job('tags: []', 'b')}"
          f"{job('tags: []', 'c')}", "defaults.heartbeat", "job a too"),

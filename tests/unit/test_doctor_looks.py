@@ -266,7 +266,7 @@ def test_backups_are_counted_and_private(tmp_path: Path) -> None:
     assert levels(files.backups(path)) == [Level.FAULT]
 
 
-def test_keys_in_a_configuration_that_everybody_may_read_are_a_fault(tmp_path: Path) -> None:
+def test_keys_in_a_configuration_that_everybody_may_read_are_warned_of(tmp_path: Path) -> None:
     """`no-key-required` is none."""
     config = tmp_path / "promptd.yaml"
     config.touch(0o644)
@@ -276,7 +276,9 @@ def test_keys_in_a_configuration_that_everybody_may_read_are_a_fault(tmp_path: P
 
     (found,) = files.configuration([config], [key, named])
 
-    assert levels([found]) == [Level.FAULT]
+    assert levels([found]) == [Level.WARNING]
+    assert "systemd:NAME" in found.mend
+    assert "chmod" not in found.mend
     assert "sk-secret" not in str(found)
     assert levels(files.configuration([config], [none, named])) == [Level.OK]
     config.chmod(0o640)

@@ -39,6 +39,9 @@ def test_a_date_is_that_of_the_jobs_own_time_zone() -> None:
         ("out/", "names no file"),
         ("out/..", "names no file"),
         ("a\0b", "names no file"),
+        ("/dev/null", "where no file stays"),
+        ("/srv/..//proc/{job}", "where no file stays"),
+        ("//sys/{job}", "where no file stays"),
         ("../{job}", "leads out of its directory"),
         ("out/../../{job}", "leads out of its directory"),
         ("{job", "braces that do not match"),
@@ -78,3 +81,20 @@ def test_a_notice_or_a_test_does_not_take_the_place_of_a_jobs_file() -> None:
 
     assert file_name(template, message_of_alert(row, "k")) == "_alerts/2026-11-21-3-opened.md"
     assert file_name(template, message_of_test("inbox", "k", now=NOW)) == "_test/2026-11-21-test-test.md"
+
+
+@pytest.mark.parametrize(
+    ("template", "notice", "test"),
+    [
+        ("latest.md", "_alerts/latest.md", "_test/latest.md"),
+        ("out/{run_id}.md", "out/_alerts/3.md", "out/_test/test.md"),
+        ("/srv/latest-{{job}}", "/srv/_alerts/latest-{job}", "/srv/_test/latest-{job}"),
+    ],
+)
+def test_a_notice_or_a_test_does_not_take_the_place_of_a_file_that_names_no_job(
+    template: str, notice: str, test: str
+) -> None:
+    row = NoticeRow(3, Notice.OPENED, AlertKind.JOB_FAILING, "s", "b", NOW, job="morning-digest", run_id=7)
+
+    assert file_name(template, message_of_alert(row, "k")) == notice
+    assert file_name(template, message_of_test("inbox", "k", now=NOW)) == test

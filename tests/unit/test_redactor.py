@@ -105,12 +105,24 @@ def test_headers_that_admit_somebody_hold_secrets_and_others_do_not() -> None:
     assert secrets_in_headers(headers) == [Secret("one"), Secret("two"), Secret("three")]
 
 
-def test_a_long_value_of_any_header_is_one_too_and_so_is_the_key_behind_its_scheme() -> None:
-    headers = {"X-Tenant": "0a1b2c3d", "Authorization": "Bearer abcdefgh12", "X-Team": "ops only"}
+def test_the_key_behind_its_scheme_is_one_too_and_so_is_what_looks_random_in_any_header() -> None:
+    headers = {
+        "Authorization": "Bearer abcdefgh12",
+        "X-Tenant": "0a1b2c3d; team=operations",
+        "Referer": "https://example.org/in?token=Zx81Qq0aBc93",
+    }
 
     assert secrets_in_headers(headers) == [
+        *(Secret("Bearer abcdefgh12"), Secret("abcdefgh12")),
         Secret("0a1b2c3d"),
-        Secret("Bearer abcdefgh12"),
-        Secret("abcdefgh12"),
-        Secret("ops only"),
+        Secret("Zx81Qq0aBc93"),
     ]
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["operations", "production", "application/json", "text/html;q=0.9", "ops only", "output-128k-2025-02-19",
+     "https://example.org/app", "Mozilla/5.0 (X11; Linux x86_64)", "myApplication"],
+)  # fmt: skip
+def test_ordinary_words_in_a_header_that_admits_nobody_are_no_secrets(value: str) -> None:
+    assert secrets_in_headers({"X-Env": value}) == []

@@ -1,0 +1,75 @@
+"""How much is sent at once: what hangs makes room, up to a bound."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import pytest
+
+from jobs.delivery.room import AT_MOST, AT_ONCE, Room
+
+pytestmark = pytest.mark.anyio
+PATIENCE = 5.0
+
+
+async def test_few_begin_together() -> None:
+    async with AsyncExitStack() as held:
+        room = Room(hangs_after=PATIENCE)
+        for _ in range(AT_ONCE):
+            await held.enter_async_context(room.place())
+        late = asyncio.create_task(held.enter_async_context(room.place()))
+        await asyncio.sleep(0.05)
+
+        assert not late.done()
+        late.cancel()
+
+
+async def test_a_place_that_is_left_is_taken_by_the_next() -> None:
+    room, begun = Room(hangs_after=PATIENCE), 0
+    async with asyncio.timeout(PATIENCE / 2):
+        for _ in range(3 * AT_MOST):
+            async with room.place():
+                begun += 1
+    assert begun == 3 * AT_MOST
+
+
+async def test_what_hangs_makes_room_until_there_is_too_much_of_it() -> None:
+    async with AsyncExitStack() as held:
+        room = Room(hangs_after=0.001)
+        places = [AsyncExitStack() for _ in range(AT_MOST)]
+        async with asyncio.timeout(PATIENCE):
+            for each in places:
+                await held.enter_async_context(each)
+                await each.enter_async_context(room.place())
+        late = asyncio.create_task(held.enter_async_context(room.place()))
+        await asyncio.sleep(0.05)
+        waited = not late.done()
+
+        await places[0].aclose()
+        async with asyncio.timeout(PATIENCE):
+            await late
+
+    assert waited
+
+
+async def test_what_hung_and_has_ended_makes_room_once() -> None:
+    """Else more and more would begin together."""
+    room = Room(hangs_after=0.02)
+    for _ in range(AT_ONCE):
+        async with room.place():
+            await asyncio.sleep(0.03)
+    begun = 0
+
+    async def hang() -> None:
+        nonlocal begun
+        async with room.place():
+            begun += 1
+            await asyncio.Event().wait()
+
+    hanging = [asyncio.create_task(hang()) for _ in range(2 * AT_ONCE)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+    assert begun == AT_ONCE
+    for each in hanging:
+        each.cancel()
+    await asyncio.wait(hanging)
