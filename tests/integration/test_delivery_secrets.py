@@ -68,6 +68,11 @@ async def test_those_of_another_configuration_are_known_and_withheld_too(tmp_pat
         assert sorted(another.workshop.commands.environ) == ["HOME"]
 
 
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the lines of the composition root; others may log too."""
+    return [record.getMessage() for record in caplog.records if record.name == "scheduler.app"]
+
+
 async def test_a_daemon_warns_of_what_it_cannot_use_and_begins_all_the_same(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -77,9 +82,9 @@ async def test_a_daemon_warns_of_what_it_cannot_use_and_begins_all_the_same(
 
     with caplog.at_level(logging.WARNING, logger="scheduler.app"):
         async with open_app(world.settings, environ=environ, kind="command", redactor=Redactor()):
-            assert caplog.messages == []
+            assert said(caplog) == []
         async with open_app(world.settings, environ=environ, kind="daemon", redactor=Redactor()):
-            of_hook, of_mail = caplog.messages
+            of_hook, of_mail = said(caplog)
 
     assert of_hook.startswith("delivery.hook.webhook, env:HOOK: is not a URL")
     assert of_mail == "delivery.mail.apprise, env:MAIL: the variable MAIL is not set"
@@ -92,8 +97,8 @@ async def test_of_many_that_cannot_be_used_twenty_are_told(
     world = World(tmp_path, config=f"model: openai/m\nstate_dir: state\ndelivery:\n{rows}")
 
     async with open_app(world.settings, environ=world.environ, kind="daemon", redactor=Redactor()):
-        assert len(caplog.messages) == 21
-        assert caplog.messages[-1] == "5 more secrets of deliveries cannot be used; see `promptd check`"
+        assert len(said(caplog)) == 21
+        assert said(caplog)[-1] == "5 more secrets of deliveries cannot be used; see `promptd check`"
 
 
 def test_an_address_without_a_secret_that_is_written_out_stays_in_texts(tmp_path: Path) -> None:
