@@ -224,12 +224,16 @@ class Oracle:
     def _first_open(
         self, asked: Asked, stays: Mapping[tuple[int, int], list[Asked]], states: Mapping[str, int]
     ) -> Iterator[str]:
-        """Where credentials are taken in order, an earlier one is closed, or was refused here before."""
+        """Where credentials are taken in order, an earlier one is closed, or was refused here before.
+
+        The same request again goes to the same one, also when another's login was refreshed in between.
+        """
         assert asked.attempt is not None
         account = self._world.accounts[asked.provider]
         stay = stays[asked.heard.number, asked.attempt.target_index]
         before = [each for each in stay[: stay.index(asked)] if each.provider == asked.provider]
-        if before and before[-1].label == asked.label:
+        answered = [each.label for each in before if each.attempt is not None]
+        if answered and answered[-1] == asked.label:
             return
         asked_before = {each.label for each in before}
         groups = {account.holder(label).quota_group for label in asked_before}

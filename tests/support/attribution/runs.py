@@ -178,7 +178,7 @@ class _Run:
         if kind < 0.03:
             self._drill = Drill({main[0].provider: rng.choice(list(ErrorClass))})
         answered = await self._ask(main, through_closed=0.8 < kind < 0.85)
-        if answered is None and rng.random() < 0.3:
+        if answered is None and self._drill is None and rng.random() < 0.3:
             await self._begin_again()
             answered = await self._ask(main)
         if answered is not None and rng.random() < 0.15:
@@ -187,7 +187,10 @@ class _Run:
             await self._ask((*self._chain(), *main), purpose=Purpose.TITLE)
 
     async def _begin_again(self) -> None:
-        """Begin the run's next try: the one before sends nothing more."""
+        """Begin the run's next try: the one before sends nothing more, and a refresh it left is of no run.
+
+        A drill has one try only (schedules.md), so that whatever it sends can be told by its run.
+        """
         self._tries += 1
         if self._run_id is not None:
             again = update(runs).where(runs.c.id == self._run_id).values(tries=self._tries)
