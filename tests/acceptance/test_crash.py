@@ -11,15 +11,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.crash.accounts import judge
-from support.crash.harness import LIST
+from support.crash.harness import LETTERS, LIST
 from support.crash.memory import Memory, faults_of, opened
+from support.crash.outbox import judge_outbox, taken_too_often
 from support.crash.provider import Said
+from support.crash.receiver import HOOK, Heard
 from support.crash.rounds import ROUNDS
 
 TESTS = Path(__file__).parents[1]
@@ -80,6 +82,78 @@ BREAKS = {
     ),
 }
 
+TO_HOOK = "SELECT max(id) FROM deliveries WHERE state = 'delivered' AND target = 'hook' AND run_id"
+OUTBOX_BREAKS = {
+    "an end that was not enqueued": (
+        f"DELETE FROM deliveries WHERE id = ({TO_HOOK} IS NOT NULL)",
+        "0 rows for hook",
+    ),
+    "an end that was enqueued though nobody wants it": (
+        "INSERT INTO deliveries (run_id, target, state, idempotency_key, next_attempt_at, created_at)"
+        " SELECT min(id), 'hook', 'pending', 'another', min(finished_at), min(finished_at) FROM runs"
+        " WHERE job = 'jitter' AND finished_at IS NOT NULL",
+        "a row for hook that nobody wants",
+    ),
+    "an unchanged answer that was enqueued": (
+        "UPDATE runs SET output = 'the same' WHERE job = 'parent' AND state = 'succeeded'",
+        "of parent is succeeded: 1 rows for hook",
+    ),
+    "another key than was heard": (
+        f"UPDATE deliveries SET idempotency_key = 'another' WHERE id = ({TO_HOOK} IS NOT NULL)",
+        "the outbox has no such row",
+    ),
+    "another answer than was heard": (
+        "UPDATE runs SET output = 'another' WHERE id = (SELECT max(run_id) FROM deliveries JOIN runs"
+        " ON runs.id = run_id WHERE target = 'hook' AND runs.state = 'succeeded')",
+        "has said",
+    ),
+    "a file that nobody has written": (
+        "UPDATE deliveries SET target = 'inbox' WHERE id = (SELECT max(deliveries.id) FROM deliveries"
+        " JOIN runs ON runs.id = run_id WHERE job = 'rerun' AND deliveries.state = 'delivered')",
+        "to inbox is delivered, and nobody has heard of it",
+    ),
+    "an attempt too few": (
+        f"UPDATE deliveries SET attempts = 0, failures = 0 WHERE id = ({TO_HOOK} IS NOT NULL)",
+        "has 0 attempts, and was heard",
+    ),
+    "a failure that nobody has caused": (
+        "UPDATE deliveries SET failures = 1 WHERE id ="
+        " (SELECT max(id) FROM deliveries WHERE target = 'inbox' AND state = 'delivered')",
+        "has 1 failures, and was refused 0 times",
+    ),
+    "a dead letter": (
+        f"UPDATE deliveries SET state = 'failed' WHERE id = ({TO_HOOK} IS NOT NULL)",
+        "has failed for good",
+    ),
+    "a delivery that waits for ever": (
+        "UPDATE deliveries SET state = 'pending', finished_at = NULL, next_attempt_at = created_at"
+        f" WHERE id = ({TO_HOOK} IS NOT NULL)",
+        "waits for ever",
+    ),
+    "two alerts of one key": (
+        "INSERT INTO alerts (key, kind, job, message, opened_at, told_at, resolved_at)"
+        " SELECT key, kind, job, message, opened_at, told_at, resolved_at FROM alerts WHERE id ="
+        " (SELECT max(id) FROM alerts WHERE julianday(resolved_at) > julianday(opened_at) + 2 / 86400.0)",
+        "was opened while",
+    ),
+    "an alert that was told of again": (
+        "INSERT INTO alerts (key, kind, job, message, opened_at, told_at, resolved_at)"
+        " SELECT key, kind, job, message, opened_at, told_at, resolved_at FROM alerts"
+        " WHERE kind = 'run_abandoned' LIMIT 1",
+        "is told of again",
+    ),
+    "an alert whose opening goes nowhere": (
+        "DELETE FROM deliveries WHERE id ="
+        " (SELECT max(id) FROM deliveries WHERE notice = 'opened' AND target = 'inbox')",
+        "opened) have [",
+    ),
+    "an alert whose end is told though it has none": (
+        "UPDATE alerts SET resolved_at = strftime('%Y-%m-%d %H:%M:%S.000000', resolved_at, '+2 seconds')"
+        " WHERE id = (SELECT max(alert_id) FROM deliveries WHERE notice = 'resolved')",
+        "has a row resolved for",
+    ),
+}
+
 
 @dataclass(frozen=True)
 class Played:
@@ -97,6 +171,11 @@ class Played:
     def said(self) -> list[Said]:
         """The provider's list of requests."""
         return [Said(**each) for each in json.loads((self.directory / LIST).read_text("utf-8"))]
+
+    @property
+    def heard(self) -> list[Heard]:
+        """All deliveries that have arrived."""
+        return [Heard(**each) for each in json.loads((self.directory / LETTERS).read_text("utf-8"))]
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +231,13 @@ def test_work_was_done_and_lost_between_the_kills(played: Played) -> None:
     assert played.found["tries_after_a_crash"] > 0
 
 
+def test_deliveries_and_alerts_were_under_way_when_daemons_were_killed(played: Played) -> None:
+    """To each kind of target, and some of them twice."""
+    assert {"hook delivered", "inbox delivered", "pipe delivered"} <= played.found["deliveries"].keys()
+    assert {"job_failing", "run_abandoned"} <= played.found["alerts"].keys()
+    assert played.found["arrived_again"] > 0
+
+
 @pytest.mark.parametrize(("tampering", "told"), BREAKS.values(), ids=BREAKS)
 def test_the_books_do_not_balance_with(
     tampering: str, told: str, played: Played, books: sqlite3.Connection
@@ -161,14 +247,42 @@ def test_the_books_do_not_balance_with(
     assert any(told in wrong for wrong in judge(books, played.said, settled=True))
 
 
+@pytest.mark.parametrize(("tampering", "told"), OUTBOX_BREAKS.values(), ids=OUTBOX_BREAKS)
+def test_the_outbox_does_not_balance_with(
+    tampering: str, told: str, played: Played, books: sqlite3.Connection
+) -> None:
+    books.executescript(tampering)
+
+    assert any(told in wrong for wrong in judge_outbox(books, played.heard, settled=True))
+
+
+def test_what_is_heard_twice_under_two_keys_is_noticed(played: Played, books: sqlite3.Connection) -> None:
+    first = next(each for each in played.heard if each.target == HOOK)
+
+    wrong = judge_outbox(books, [*played.heard, replace(first, key="another")], settled=True)
+
+    assert any("was heard under 2 keys" in each for each in wrong)
+
+
+def test_what_is_sent_again_though_nobody_has_died_is_noticed() -> None:
+    first, again = (Heard(HOOK, "key", run_id=1, at=at) for at in (1.0, 2.0))
+
+    assert taken_too_often([first, again], [0.5, 3.0]) != []
+    assert taken_too_often([first, again], [1.5]) == []
+    assert taken_too_often([replace(first, taken=False), again], []) == []
+
+
 def test_a_final_row_that_changes_is_noticed(books: sqlite3.Connection) -> None:
     memory = Memory()
     memory.look(books)
 
     books.execute("UPDATE runs SET reason = 'another' WHERE id = (SELECT max(id) FROM runs)")
     books.execute("DELETE FROM attempts WHERE id = (SELECT min(id) FROM attempts)")
+    books.execute("UPDATE alerts SET message = '' WHERE id = (SELECT min(id) FROM alerts)")
+    books.execute(f"UPDATE deliveries SET attempts = 9 WHERE id = ({TO_HOOK} IS NOT NULL)")
 
-    assert sorted(each.split()[0] for each in memory.look(books)) == ["attempt", "run"]
+    changed = sorted(each.split()[0] for each in memory.look(books))
+    assert changed == ["alert", "attempt", "delivery", "run"]
 
 
 def test_a_damaged_file_is_noticed(played: Played, tmp_path: Path) -> None:

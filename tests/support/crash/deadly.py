@@ -43,7 +43,7 @@ class DeadlyStore(Store):
 
     def _is_the_one(self, verb: Callable[..., Any], args: tuple[Any, ...]) -> bool:
         names = {getattr(each, "__name__", "") for each in (verb, *args)}
-        if names.isdisjoint(self._point.verbs):
+        if names.isdisjoint(self._point.verbs) or not any(map(self._point.about, (verb, *args))):
             return False
         self._left -= 1
         return self._left == 0

@@ -6,6 +6,7 @@ import random
 import signal
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,18 +15,20 @@ from typing import Any
 from scheduler import __version__
 from support.crash.accounts import instants
 from support.crash.memory import opened
+from support.crash.outbox import WAITING, heard_again
 from support.crash.provider import Provider
+from support.crash.receiver import Receiver
 from support.crash.rounds import ROUNDS
 from support.crash.stage import PATIENCE, Stage
 from support.crash.victims import processor_seconds
 from support.crash.world import World
 
-LIST = "said.json"
+LIST, LETTERS = "said.json", "heard.json"
 BOOKS_EVERY = 10  # rounds
 LONGEST_GAP = 2.5  # seconds between two rounds, in which instants are missed
 GAP_OF_ONE_IN = 5
 MOST_SHOWN = 20
-_OPEN = "SELECT count(*) FROM runs WHERE finished_at IS NULL"
+_OPEN = f"SELECT (SELECT count(*) FROM runs WHERE finished_at IS NULL) + ({WAITING})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,10 @@ class Found:
     runs: dict[str, int]
     attempts: dict[str, int]
     tries_after_a_crash: int
+    deliveries: dict[str, int]
+    arrived: dict[str, int]
+    arrived_again: int
+    alerts: dict[str, int]
     audit: str
     audits: int
     versions: dict[str, str]
@@ -71,15 +78,17 @@ def crash(
     """
     started = time.monotonic()
     chance = random.Random(seed)
-    with Provider() as provider:
-        stage = Stage(World(directory, provider.origin), provider, chance)
+    with Provider() as provider, Receiver() as receiver:
+        world = World(directory, provider.origin, receiver.url)
+        stage = Stage(world, provider, receiver, chance)
         stage.world.state.mkdir(parents=True)
         stage.world.configure()
         for number, name in enumerate(_points(chance, rounds, only), start=1):
             tell(f"round {number} of {rounds}: {name}; {len(stage.wrong)} wrong so far")
             _play(stage, name, number)
         _settle(stage)
-        (directory / LIST).write_text(json.dumps([asdict(said) for said in provider.said]), "utf-8")
+        for name, listed in ((LIST, provider.said), (LETTERS, stage.heard())):
+            (directory / name).write_text(json.dumps([asdict(each) for each in listed]), "utf-8")
         return _found(stage, seed, rounds, time.monotonic() - started)
 
 
@@ -111,7 +120,7 @@ def _settle(stage: Stage) -> None:
     stage.world.configure(stage.variant, enabled=False)
     with stage.daemon() as last:
         last.ears.hear("READY=1", time.monotonic() + PATIENCE)
-        give_up = time.monotonic() + 4 * PATIENCE
+        give_up = time.monotonic() + 3 * PATIENCE
         while _counted(stage, _OPEN) and time.monotonic() < give_up and not last.gone(0.2):
             pass
         last.kill(signal.SIGTERM)
@@ -140,6 +149,12 @@ def _found(stage: Stage, seed: int, rounds: int, seconds: float) -> Found:
             tries_after_a_crash=_counted(
                 stage, "SELECT count(*) FROM runs WHERE job = 'rerun' AND tries > 1 AND state = 'succeeded'"
             ),
+            deliveries=_grouped(
+                connection, "SELECT target || ' ' || state, count(*) FROM deliveries GROUP BY 1"
+            ),
+            arrived=dict(Counter(each.target for each in stage.heard())),
+            arrived_again=heard_again(stage.heard()),
+            alerts=_grouped(connection, "SELECT kind, count(*) FROM alerts GROUP BY 1"),
             audit=stage.audits[-1],
             audits=len(stage.audits),
             versions={

@@ -1,4 +1,7 @@
-"""What had come to its end before a crash, kept to be compared with what stands there afterwards."""
+"""What had come to its end before a crash, kept to be compared with what stands there afterwards.
+
+Of a delivery that is under way, what it is and its key are final already.
+"""
 
 import sqlite3
 from collections.abc import Iterator
@@ -11,6 +14,9 @@ _FINAL = {
         "SELECT attempts.* FROM attempts JOIN runs ON runs.id = attempts.run_id"
         " WHERE runs.finished_at IS NOT NULL"
     ),
+    "delivery": "SELECT * FROM deliveries WHERE finished_at IS NOT NULL",
+    "outbox row": "SELECT id, run_id, alert_id, notice, target, idempotency_key, body FROM deliveries",
+    "alert": "SELECT * FROM alerts WHERE resolved_at = told_at",
 }
 
 

@@ -51,7 +51,7 @@ def _stage_of_its_own(stage: Stage) -> Stage:
     directory = stage.world.directory / "old"
     shutil.rmtree(directory, ignore_errors=True)
     (directory / "state").mkdir(parents=True)
-    world = World(directory, stage.world.origin)
+    world = World(directory, stage.world.origin, stage.world.hook)
     world.configure(jobs={})
     return replace(stage, world=world, at="the migrated database", wrong=[], told=set())
 

@@ -1,6 +1,5 @@
 """The provider of the crash harness: its own list of what was asked and said, and a hand that kills."""
 
-import threading
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -10,12 +9,19 @@ from typing import Self
 
 from jobs.providers.loopback_replies import Endpoint, Received, Reply, Wire
 from jobs.providers.loopback_thread import ThreadedLoopback
+from support.crash.fuse import Fuse
 
 PACES = MappingProxyType(
-    {"quick": 0.0, "slow": 0.4, "slower": 1.3, "faulty": 0.0, "doomed": 0.0, "shaky": 0.0}
+    {
+        **{"quick": 0.0, "slow": 0.4, "slower": 1.3, "faulty": 0.0, "doomed": 0.0, "shaky": 0.0},
+        **{"still": 0.0, "wavering": 0.0},
+    }
 )
 """The models, and how many seconds each takes to answer."""
 PAUSE = 0.02
+TIDE = 4
+"""For how many seconds the wavering model refuses everything, before it answers for as long."""
+
 HEARD, HALF, WHOLE = "a request is heard", "half a response", "a whole response"
 
 
@@ -63,21 +69,20 @@ class Watched(Reply):
 class Provider:
     """A loopback server that answers by model, in any provider's name, and remembers what it has said.
 
-    What it says depends on the request alone: the answer quotes the request's number and its prompt.
+    What it says depends on the request alone: the answer quotes the request's number and its prompt. But the
+    model `still` says the same for ten seconds.
     """
 
     def __init__(self) -> None:
         self.said: list[Said] = []
         self._server = ThreadedLoopback()
         self._heard: Counter[str] = Counter()
-        self._lock = threading.Lock()
-        self._armed: tuple[str, Callable[[], None]] | None = None
-        self._left = 0
+        self.fuse = Fuse()
 
     def __enter__(self) -> Self:
         self._server.start()
         for model, pace in PACES.items():
-            reply = Watched(self._wire, delay=pace, chunk=None, pause=PAUSE, tell=self._pass)
+            reply = Watched(self._wire, delay=pace, chunk=None, pause=PAUSE, tell=self.fuse.reach)
             self._server.script(Endpoint.CHAT, reply, model=model)
         return self
 
@@ -94,38 +99,18 @@ class Provider:
         """How many requests it has ever received."""
         return len(self._server.requests)
 
-    def arm(self, moment: str, nth: int, kill: Callable[[], None]) -> None:
-        """Call `kill` at this moment of the nth answer from now on."""
-        with self._lock:
-            self._armed, self._left = (moment, kill), nth
-
-    def disarm(self) -> None:
-        """Kill nobody any more."""
-        with self._lock:
-            self._armed = None
-
-    def _pass(self, moment: str) -> None:
-        with self._lock:
-            if self._armed is None or self._armed[0] != moment:
-                return
-            self._left -= 1
-            if self._left:
-                return
-            (_, kill), self._armed = self._armed, None
-        kill()
-
     def _wire(self, received: Received) -> Wire:
         """Decide an answer as its request arrives."""
         job, _, instant = received.prompt.partition(" ")
         fails = self._fails(received)
-        text = None if fails else f"answer {received.number} to {received.prompt}"
+        text = None if fails else _answer_to(received)
         said = Said(received.number, job, instant, received.path.split("/")[1], text)
         self.said.append(said)
         reply = (
             Reply.error(fails, type="invalid_request_error") if fails else Reply.text(lambda _: text or "")
         )
         wire = reply.wire(received)
-        self._pass(HEARD)
+        self.fuse.reach(HEARD)
         return replace(wire, headers=(*wire.headers, ("x-request-id", said.request_id)))
 
     def _fails(self, received: Received) -> int | None:
@@ -135,9 +120,17 @@ class Provider:
         match received.model:
             case "doomed":
                 return 400
+            case "wavering" if int(received.prompt[-2:]) // TIDE % 2:
+                return 400
             case "faulty" if earlier < fate % 3:
                 return 400
             case "shaky" if earlier == 0 and fate % 4 == 0:
                 return 500
             case _:
                 return None
+
+
+def _answer_to(received: Received) -> str:
+    if received.model == "still":
+        return f"still {received.prompt[:-1]}"
+    return f"answer {received.number} to {received.prompt}"

@@ -9,19 +9,24 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
-from support.crash.memory import faults_of
+from support.crash.memory import faults_of, opened
 from support.crash.old_databases import migration
-from support.crash.points import IN_A_RELOAD, IN_THE_STORE, Death, Point
+from support.crash.points import A_LATE_REFUSAL, IN_A_RELOAD, IN_THE_STORE, Death, Point
 from support.crash.provider import HALF, HEARD, WHOLE
+from support.crash.receiver import DELIVERY_HEARD, Held
 from support.crash.stage import PATIENCE, Stage, Victim
 
 Round = Callable[[Stage, str], None]
 _TOGETHER, _TAKES_OVER = 0.3, 0.15
+_LONGEST_TOGETHER = 8.0
 _BEAT = 5.5  # seconds, within which a daemon looks for what others have left
 
 
 def in_the_store(point: Point, stage: Stage, name: str) -> None:
-    """Let a daemon die in its store; now and then beside another one, which takes over what it leaves."""
+    """Let a daemon die in its store; now and then beside another one, which takes over what it leaves.
+
+    The other one may always be the first to do what is waited for, so it does not stay for long.
+    """
     random = stage.random
     nth, beside = random.randint(point.least, point.most), random.random() < _TOGETHER
     with stage.daemon(Death(point, nth)) as victim:
@@ -29,17 +34,62 @@ def in_the_store(point: Point, stage: Stage, name: str) -> None:
             stage.note(name, reached=victim.gone(PATIENCE))
             return
         with stage.daemon() as other:
+            reached = victim.gone(_LONGEST_TOGETHER)
+            if reached:
+                stage.note(name, reached=True)
+                other.gone(_BEAT if random.random() < _TAKES_OVER else random.uniform(0, 0.5))
+        if not reached:
             stage.note(name, reached=victim.gone(PATIENCE))
-            other.gone(_BEAT if random.random() < _TAKES_OVER else random.uniform(0, 0.5))
         stage.note("at random, as one of two", reached=True)
 
 
 def at_the_provider(moment: str, stage: Stage, name: str) -> None:
     """Let the provider kill the daemon that asks it."""
     with stage.daemon() as victim:
-        stage.provider.arm(moment, stage.random.randint(1, 10), victim.kill)
+        stage.provider.fuse.arm(moment, stage.random.randint(1, 10), victim.kill)
         stage.note(name, reached=victim.gone(PATIENCE))
-        stage.provider.disarm()
+        stage.provider.fuse.disarm()
+
+
+def at_the_receiver(moment: str, stage: Stage, name: str) -> None:
+    """Let the receiver kill the daemon that sends to it."""
+    with stage.daemon() as victim:
+        stage.receiver.fuse.arm(moment, stage.random.randint(1, 6), victim.kill)
+        stage.note(name, reached=victim.gone(PATIENCE))
+        stage.receiver.fuse.disarm()
+
+
+def overtaken(stage: Stage, name: str) -> None:
+    """Let a daemon be told "no" when another one sends the same already, and die of it.
+
+    What it has written then must have changed nothing: the delivery is the other's.
+    """
+    with stage.receiver.holding() as held, stage.daemon(Death(A_LATE_REFUSAL, 1)) as victim:
+        if not held.came(0, PATIENCE):
+            stage.note(name, reached=False)
+            return
+        _row_of(stage, held, "UPDATE deliveries SET sending_until = created_at")  # as if its time were over
+        with stage.daemon() as other:
+            came = held.came(1, PATIENCE)
+            before = _row_of(stage, held)
+            held.answer(0, taken=False)
+            stage.note(name, reached=came and victim.gone(PATIENCE))
+            if _row_of(stage, held) != before:
+                stage.complain(f"a sender that was overtaken has changed the delivery {held.key}")
+            held.answer(1, taken=True)
+            give_up = time.monotonic() + PATIENCE
+            while _row_of(stage, held)["state"] == "pending" and time.monotonic() < give_up:
+                other.gone(0.1)
+
+
+def _row_of(stage: Stage, held: Held, deed: str | None = None) -> dict[str, object]:
+    """Do something to the row of what is held, and return it."""
+    with opened(stage.world.database) as connection:
+        if deed is not None:
+            with connection:
+                connection.execute(f"{deed} WHERE idempotency_key = ?", (held.key,))
+        found = connection.execute("SELECT * FROM deliveries WHERE idempotency_key = ?", (held.key,))
+        return dict(found.fetchone())
 
 
 def in_a_reload(point: Point, stage: Stage, name: str) -> None:
@@ -165,6 +215,8 @@ ROUNDS: Mapping[str, Round] = MappingProxyType(
         **{name: partial(in_the_store, point) for name, point in IN_THE_STORE.items()},
         **{name: partial(in_a_reload, point) for name, point in IN_A_RELOAD.items()},
         **{name: partial(at_the_provider, name) for name in (HEARD, HALF, WHOLE)},
+        DELIVERY_HEARD: partial(at_the_receiver, DELIVERY_HEARD),
+        "overtaken in a delivery": overtaken,
         "about a reload": about_a_reload,
         "in a backup": in_a_backup,
         "beside a backup": beside_a_backup,

@@ -18,8 +18,10 @@ from random import Random
 
 from support.crash.accounts import judge
 from support.crash.memory import Memory, faults_of, opened
+from support.crash.outbox import judge_outbox, taken_too_often
 from support.crash.points import Death
 from support.crash.provider import Provider
+from support.crash.receiver import Heard, Receiver
 from support.crash.victims import Nursery, Orders, command, daemon
 from support.crash.world import ENVIRON, World
 
@@ -93,10 +95,14 @@ class Victim:
 
 @dataclass
 class Stage:
-    """One world and everybody in it. `wrong` is all that must not be; `killed` counts deaths by point."""
+    """One world and everybody in it. `wrong` is all that must not be; `killed` counts deaths by point.
+
+    `ends` are the times at which processes were seen to be dead, as `time.monotonic` has them.
+    """
 
     world: World
     provider: Provider
+    receiver: Receiver
     random: Random
     nursery: Nursery = field(default_factory=Nursery)
     memory: Memory = field(default_factory=Memory)
@@ -107,6 +113,7 @@ class Stage:
     variant: int = 0
     at: str = "before the first round"
     told: set[str] = field(default_factory=set)
+    ends: list[float] = field(default_factory=list)
 
     def orders(self, name: str, **told: str) -> Orders:
         """Return orders for a process of this world."""
@@ -123,6 +130,7 @@ class Stage:
             yield victim
         finally:
             code = victim.bury()
+            self.ends.append(time.monotonic())
             if code not in (0, -signal.SIGKILL):
                 self.complain(f"a daemon has ended with {code}; see daemon.log")
 
@@ -157,7 +165,12 @@ class Stage:
 
     def note(self, point: str, *, reached: bool) -> None:
         """Count a death at a point, or that it was waited for in vain."""
+        self.ends.append(time.monotonic())
         (self.killed if reached else self.missed)[point] += 1
+
+    def heard(self) -> list[Heard]:
+        """Return all that has arrived anywhere."""
+        return [*self.receiver.heard, *self.world.heard()]
 
     def look(self) -> None:
         """See after a round that the file is sound, and that nothing final has changed."""
@@ -166,9 +179,11 @@ class Stage:
             self.complain(*self.memory.look(connection))
 
     def close_the_books(self, *, settled: bool = False) -> None:
-        """Match the ledger with the provider's list and with the clock; ask `promptd audit` too."""
+        """Match the ledger with what was asked, with what arrived and the clock; ask `promptd audit` too."""
         with opened(self.world.database) as connection:
             self.complain(*judge(connection, list(self.provider.said), settled=settled))
+            self.complain(*judge_outbox(connection, self.heard(), settled=settled))
+        self.complain(*taken_too_often(self.receiver.heard, self.ends))
         audit = self.command("audit")
         self.audits.append(audit.said.strip())
         if audit.code != 0:

@@ -6,6 +6,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 
+from support.crash.receiver import HOOK, INBOX, PIPE, Heard
+
 ENVIRON = MappingProxyType({"CRASH_KEY": "sk-of-the-crash-harness", "TZ": "UTC", "LANG": "C.UTF-8"})
 RERUN = frozenset({"rerun"})
 _PROMPT = "{{ job }} {{ scheduled_for | localtime('%Y-%m-%dT%H:%M:%S') }}"
@@ -20,6 +22,10 @@ providers:
   weak: {{base_url: "{origin}/weak/v1", credentials: [{{label: main, key: "env:CRASH_KEY"}}]}}
   spare: {{base_url: "{origin}/spare/v1", credentials: [{{label: main, key: "env:CRASH_KEY"}}]}}
 model: house/quick
+delivery:
+  hook: {{webhook: "{hook}", timeout: 60s}}
+  inbox: {{file: "{inbox}/{{job}}/{{run_id}}.md"}}
+  pipe: {{command: ["/bin/sh", "-c", "echo $PROMPTD_DELIVERY_KEY $PROMPTD_RUN_ID >> {pipe}"]}}
 defaults: {{enabled: {enabled}, timeout: 20s}}
 jobs:
 """
@@ -30,7 +36,7 @@ _JOBS = MappingProxyType(
         "queue": "schedule: every 1s, model: house/slower, concurrency: queue",
         "allow": "schedule: every 2s, model: house/slower, concurrency: allow",
         "replace": "schedule: every 2s, model: house/slower, concurrency: replace, jitter: 1s",
-        "parent": "schedule: every 2s",
+        "parent": "schedule: every 2s, model: house/still",
         "follower": "schedule: null, after: [parent], on_crash: abandon",
         "retry": "schedule: every 2s, model: house/faulty,"
         " retry: {max: 2, delays: [1s, 1s], on: [bad_request]}",
@@ -42,11 +48,31 @@ _JOBS = MappingProxyType(
         "doomed": "schedule: every 2s, model: house/doomed, pause_after_failures: 3",
         "judged": "schedule: every 2s, model: house/slow, on_truncated: fail",
         "ending": "schedule: every 1s, max_runs: 20",
+        "wavering": "schedule: every 1s, model: house/wavering",
     }
 )
+DELIVERED: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "forbid": {HOOK: "always", INBOX: "failure"},
+        "rerun": {HOOK: "success"},
+        "queue": {HOOK: "success", INBOX: "always"},
+        "allow": {HOOK: "failure"},
+        "parent": {HOOK: "changed"},
+        "caught-up": {PIPE: "success"},
+        "backed": {INBOX: "success"},
+        "doomed": {HOOK: "failure"},
+        "wavering": {HOOK: "failure"},
+    }
+)
+"""Where the runs of some jobs go, and which of them."""
+
+TOLD = (HOOK, INBOX)
+"""Where alerts go."""
+
+_ALERTS = f"alerts: {{to: [{', '.join(TOLD)}], after_failures: 1}}\n"
 _EVERY = MappingProxyType(
     {
-        **dict.fromkeys(("forbid", "rerun", "queue"), 1),
+        **dict.fromkeys(("forbid", "rerun", "queue", "wavering"), 1),
         **dict.fromkeys(
             ("allow", "replace", "parent", "retry", "jitter", "not-caught-up", "backed", "judged"), 2
         ),
@@ -61,6 +87,7 @@ class World:
 
     directory: Path
     origin: str
+    hook: str
 
     @property
     def config(self) -> Path:
@@ -79,12 +106,44 @@ class World:
 
     def configure(self, variant: int = 0, *, enabled: bool = True, jobs: Mapping[str, str] = _JOBS) -> None:
         """Write the configuration, whole or not at all; `variant` says what is beside the steady jobs."""
-        head = _HEAD.format(state=self.state, origin=self.origin, enabled=str(enabled).lower())
+        places = {"hook": self.hook, "inbox": self._inbox, "pipe": self._pipe}
+        head = _HEAD.format(state=self.state, origin=self.origin, enabled=str(enabled).lower(), **places)
         written = {**jobs, **_shifting(variant)} if jobs else {}
-        lines = [f'  - {{name: {name}, {keys}, prompt: "{_PROMPT}"}}\n' for name, keys in written.items()]
+        lines = [
+            f'  - {{name: {name}, {keys}, deliver: [{_delivered(name)}], prompt: "{_PROMPT}"}}\n'
+            for name, keys in written.items()
+        ]
         draft = self.config.with_suffix(".new")
-        draft.write_text(head + "".join(lines) + ("" if lines else "  []\n"), "utf-8")
+        draft.write_text(head + "".join(lines) + (_ALERTS if lines else "  []\n"), "utf-8")
         draft.replace(self.config)
+
+    def heard(self) -> list[Heard]:
+        """Return what the command has taken, and what stands in the files of runs and alerts."""
+        lines = self._pipe.read_text("ascii").splitlines() if self._pipe.exists() else ()
+        piped = [Heard(PIPE, key, int(run_id)) for key, run_id in map(str.split, lines)]
+        files = (each for job in DELIVERED for each in self._inbox.glob(f"{job}/[0-9]*.md"))
+        notices = self._inbox.glob("_alerts/[0-9]*.md")
+        return [
+            *piped,
+            *(
+                Heard(INBOX, None, int(each.stem), text=each.read_text("utf-8").rstrip("\n"))
+                for each in files
+            ),
+            *(Heard(INBOX, None, alert_id=int(each.stem)) for each in notices),
+        ]
+
+    @property
+    def _inbox(self) -> Path:
+        return self.directory / INBOX
+
+    @property
+    def _pipe(self) -> Path:
+        return self.directory / PIPE
+
+
+def _delivered(job: str) -> str:
+    wanted = DELIVERED.get(job, {})
+    return ", ".join(f'{{to: {target}, "on": {on}}}' for target, on in wanted.items())
 
 
 def _shifting(variant: int) -> dict[str, str]:
