@@ -89,7 +89,9 @@ class Helper:
             completion = await self.ask(asked, within=self.task.timeout or _TITLE_TIMEOUT)
         except (ChainExhausted, TimeoutError):
             return None
-        return one_line(self.redactor.clean(_spoken(completion.text).lstrip()[:_TITLE_SOUGHT_IN]))
+        said = _spoken(completion.text).lstrip()
+        is_cut = completion.truncated or len(said) > _TITLE_SOUGHT_IN
+        return one_line(self.redactor.clean(said[:_TITLE_SOUGHT_IN], is_cut=is_cut))
 
     async def compress(self, texts: Sequence[str]) -> tuple[str, ...]:
         """Return each text made shorter; those too short to be worth it stay. Raises CompressionFailed."""

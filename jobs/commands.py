@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from types import MappingProxyType
 
 from jobs.credential import SecretReference
@@ -97,7 +98,8 @@ class Commands:
         A secret of ours is taken out before the text says that it was cut, so that one that was cut goes too.
         """
         listener = await self._succeeded(command, given)
-        text = await redacted(self.redactor.own, _text(listener, command.max_bytes))
+        own = partial(self.redactor.own, is_cut=listener.printed > command.max_bytes)
+        text = await redacted(own, _text(listener, command.max_bytes))
         return f"{text}{_cut_note(listener, command.max_bytes)}"
 
     async def answer_of(self, command: Command, *, given: Given) -> bytes:

@@ -1,11 +1,12 @@
 """What happens, said once: frozen events that logs and metrics listen to. Nobody in `jobs` knows either."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from jobs.alert import AlertKind, Notice
 from jobs.attempt import Purpose
+from jobs.credential import SecretReference
 from jobs.errors import ErrorClass
 from jobs.run import ClaimedRun, Outcome
 
@@ -31,19 +32,24 @@ class RunDecided:
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """A worker took a run up; `waited` is the time in the queue, in seconds."""
+    """A worker took a run up; `waited` is the time in the queue, in seconds.
+
+    `heartbeat` is where that is told, of the job as it is in this try.
+    """
 
     run: ClaimedRun
     waited: float
+    heartbeat: SecretReference | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class RunFinished:
-    """A run ended; `seconds` is the time from start to end."""
+    """A run ended; `seconds` is the time from start to end, `heartbeat` as in `RunStarted`."""
 
     run: ClaimedRun
     outcome: Outcome
     seconds: float
+    heartbeat: SecretReference | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,7 @@ async def _keep(work: Work, request: Request, shortened: Shortened | None = None
     """Write down what the model is shown, and what was made shorter for it."""
     store = work.workshop.store
     if work.job.store_prompt:
-        text = await redacted(work.workshop.redactor.clean, request.prompt)
+        text = await redacted(partial(work.workshop.redactor.clean, is_cut=False), request.prompt)
         await store.insist(runs.keep_prompt, work.run, text)
     if shortened is not None:
         await store.insist(runs.keep_shortened, work.run, shortened.before, shortened.after)

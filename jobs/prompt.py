@@ -1,5 +1,6 @@
 """Prompts: sandboxed Jinja2 templates in, the text that a model sees out; and expressions, yes or no out."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import cache, lru_cache
@@ -13,12 +14,15 @@ from jinja2.parser import Parser
 
 from jobs.errors import TemplateError
 from jobs.sandbox import LONGEST_RENDERING, Sandbox, metered
+from jobs.template_lookups import Lookup, lookups
 from jobs.text import well_formed
 
 NAMES = frozenset({"job", "scheduled_for", "now", "gathered", "context", "last_output", "vars"})
 NAMES_OF_AN_ANSWER = frozenset({"output", "last_output"})
 LONGEST_PROMPT = 2_000_000
 _OF_OTHER_FILES = (nodes.Extends, nodes.FromImport, nodes.Import, nodes.Include)
+_TAG = re.compile(r"(\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\})", re.DOTALL)
+_LOOKUP = re.compile(rf"\b(?:{'|'.join(sorted(NAMES))})\s*[.\[]")
 _LONGEST_SAID = 1_000  # characters
 _SHORT = 16_000  # characters; the compiled template of one takes some hundred kilobytes
 _FAULTS = (
@@ -29,6 +33,7 @@ _FAULTS = (
     AssertionError,  # Jinja's own, of an argument that does not fit
     ArithmeticError,
     LookupError,
+    SyntaxError,  # Python's own, of what Jinja lets pass
     RecursionError,
     MemoryError,
 )  # what a template's own mistakes raise
@@ -51,6 +56,8 @@ def check_template(text: str) -> None:
         environment.compile(tree)
     except TemplateSyntaxError as exc:
         raise TemplateError(f"line {exc.lineno}: {exc.message}") from exc
+    except SyntaxError as exc:
+        raise TemplateError(_of_python(exc)) from exc
     except _FAULTS as exc:
         raise TemplateError("it is too large or too deep; make it simpler") from exc
     if others is not None:
@@ -66,9 +73,16 @@ def check_expression(text: str) -> None:
         environment.compile(tree)
     except TemplateSyntaxError as exc:
         raise TemplateError(f"{exc.message}") from exc
+    except SyntaxError as exc:
+        raise TemplateError(_of_python(exc)) from exc
     except _FAULTS as exc:
         raise TemplateError("it is too large or too deep; make it simpler") from exc
     _require_known(tree, environment, NAMES_OF_AN_ANSWER, "expressions have")
+
+
+def _of_python(error: SyntaxError) -> str:
+    """Return what Python says of a template that Jinja has taken: a name given twice, too many loops."""
+    return _said(f"it does not compile: {error.msg}; take that out")
 
 
 def holds(text: str, names: Mapping[str, Any]) -> bool:
@@ -129,6 +143,28 @@ def _names_in(text: str) -> frozenset[str]:
         return frozenset(meta.find_undeclared_variables(_environment(ZoneInfo("UTC")).parse(text)))
     except _FAULTS:
         return NAMES  # rendering says what is wrong with it
+
+
+def looked_up(text: str) -> tuple[Lookup, ...]:
+    """Return what a template asks of its names by constant names; nothing for one that is faulty.
+
+    That is up to its tags and where they stand, so many prompts around the same tags are read once.
+    """
+    if "{" not in text or not _LOOKUP.search(text):
+        return ()
+    if len(text) > _SHORT:
+        return _lookups_in(text) or ()
+    around = (part if odd % 2 else "\n" * part.count("\n") for odd, part in enumerate(_TAG.split(text)))
+    found = _lookups_in("".join(around))
+    return (_lookups_in(text) or ()) if found is None else found
+
+
+@lru_cache(maxsize=1024)
+def _lookups_in(text: str) -> tuple[Lookup, ...] | None:
+    try:
+        return lookups(_environment(ZoneInfo("UTC")).parse(text))
+    except _FAULTS:
+        return None  # the check of templates says what is wrong with it
 
 
 def _compiled(text: str, zone: ZoneInfo) -> Template:

@@ -75,7 +75,7 @@ async def run_job(
     """
     begun, cancelled = await _started(run, job, workshop)
     waited = begun.at - max(run.scheduled_for, run.not_before or run.scheduled_for)
-    workshop.events.emit(RunStarted(begun.run, max(0.0, waited.total_seconds())))
+    workshop.events.emit(RunStarted(begun.run, max(0.0, waited.total_seconds()), job.heartbeat))
     deadline = begun.monotonic + tries.time_left(begun.run, job, now=begun.at).total_seconds()
     work = Work(begun.run, job, workshop, zone, deadline, drill, rest)
     outcome, cancelled = await _worked(work, cancelled)
@@ -137,7 +137,7 @@ async def _told_of_end(work: Work) -> Outcome:
     """Say that a run was cancelled before its next try, as the ledger has it; return that."""
     row = await work.workshop.store.insist_on_reading(ledger.run, work.run.id)
     outcome = Outcome.cancelled(Reason(row["reason"]) if row is not None else Reason.OPERATOR)
-    work.workshop.events.emit(RunFinished(work.run, outcome, 0.0))
+    work.workshop.events.emit(RunFinished(work.run, outcome, 0.0, work.job.heartbeat))
     return outcome
 
 
@@ -177,7 +177,7 @@ def _tell(work: Work, outcome: Outcome, ended: Ended, *, seconds: float) -> None
         emit(JobHeld(run.job, ended.hold.until, outcome.hold.reason, ended.hold.first))
     if ended.paused is not None:
         emit(JobPaused(run.job, ended.paused))
-    emit(RunFinished(run, outcome, seconds))
+    emit(RunFinished(run, outcome, seconds, work.job.heartbeat))
 
 
 async def _started(

@@ -10,7 +10,7 @@ from typing import Any
 
 from jinja2 import StrictUndefined, TemplateSyntaxError, nodes
 from jinja2.exceptions import SecurityError
-from jinja2.lexer import Token, TokenStream
+from jinja2.lexer import TOKEN_WHITESPACE, TokenStream
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
@@ -23,8 +23,8 @@ LONGEST_RENDERING = 10.0  # seconds
 MOST_MADE = 64_000_000
 """Characters that one rendering may make on the way, those included that nobody sees."""
 
-MOST_WORDS = 50_000
-"""Names, signs and texts that a template may consist of: to compile these takes about a second."""
+MOST_WORDS = 20_000
+"""Names, signs and texts that a template may consist of: to compile these takes half a second."""
 
 _LARGEST_POWER = 64
 _LARGEST_BASE = 2_000_000
@@ -44,9 +44,13 @@ class _Meter:
         """Count what was made, and look at the time; raises SecurityError when there is nothing left."""
         self._left -= made
         if self._left < 0:
-            raise SecurityError(f"more than {MOST_MADE:,} characters made on the way")
+            raise SecurityError(
+                f"more than {MOST_MADE:,} characters made on the way; shorten what goes into it"
+            )
         if clock.monotonic() > self._until:
-            raise SecurityError(f"work that goes on after {self._within:g} s")
+            raise SecurityError(
+                f"work that goes on after {self._within:g} s; make it simpler, or shorten what goes into it"
+            )
 
 
 _METER: ContextVar[_Meter | None] = ContextVar("_METER", default=None)
@@ -89,7 +93,7 @@ def _shown(value: Any) -> Any:
 def _allow(made: int) -> None:
     """Refuse what is too large before it is made."""
     if made > LARGEST:
-        raise SecurityError(f"a value of more than {LARGEST:,} characters")
+        raise SecurityError(f"a value of more than {LARGEST:,} characters; shorten what goes into it")
 
 
 def _step(weight: int) -> bool:
@@ -105,7 +109,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     others; what they return is plain data, and never lazy.
     """
 
-    intercepted_binops = frozenset(("+", "-", "*", "/", "//", "**", "%"))
+    intercepted_binops = frozenset(("+", "-", "*", "//", "**", "%"))  # `/` makes a short number, and soon
     step = staticmethod(_step)
     kept = staticmethod(_kept)
     mapped = staticmethod(mapping)
@@ -126,9 +130,11 @@ class Sandbox(ImmutableSandboxedEnvironment):
         bounded.set_environment(self)
         return super()._generate(bounded, *args, **settings)
 
-    def _tokenize(self, *args: Any, **settings: Any) -> TokenStream:
-        stream = super()._tokenize(*args, **settings)
-        return TokenStream(_few(stream), stream.name, stream.filename)
+    def _tokenize(
+        self, source: str, name: str | None, filename: str | None = None, state: str | None = None
+    ) -> TokenStream:
+        words = _few(self.lexer.tokeniter(source, name, filename, state))
+        return TokenStream(self.lexer.wrap(words, name, filename), name, filename)
 
     @staticmethod
     def concat(pieces: Any) -> str:
@@ -202,11 +208,17 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return update_wrapper(formatted, value)
 
 
-def _few(stream: TokenStream) -> Iterator[Token]:
-    for number, token in enumerate(stream):
-        if number == MOST_WORDS:
-            raise TemplateSyntaxError(f"it has more than {MOST_WORDS:,} words and signs", token.lineno)
-        yield token
+def _few(tokens: Iterator[tuple[int, str, str]]) -> Iterator[tuple[int, str, str]]:
+    """Yield what a template consists of, with its comments; raises TemplateSyntaxError past MOST_WORDS."""
+    words = 0
+    for line, kind, text in tokens:
+        words += kind != TOKEN_WHITESPACE
+        if words > MOST_WORDS:
+            raise TemplateSyntaxError(
+                f"it has more than {MOST_WORDS:,} words and signs outside of its plain text; make it simpler",
+                line,
+            )
+        yield line, kind, text
 
 
 def _product(left: Any, right: Any) -> int:

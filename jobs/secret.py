@@ -4,9 +4,10 @@ import hmac
 import re
 import threading
 from collections.abc import Iterable, Mapping
-from urllib.parse import quote, unquote, unquote_plus
+from urllib.parse import unquote, unquote_plus
 
-from jobs.secret_index import SHORTEST, SecretIndex
+from jobs.secret_index import SHORTEST, SecretIndex, SecretIndexes
+from jobs.secret_spellings import encoded, written
 
 _MASK = "[secret]"
 # Each of these reads a text in a time that grows as its length does, whoever wrote the text: what could be
@@ -37,6 +38,7 @@ _BETWEEN_WORDS = re.compile(r"[^A-Za-z0-9]+")
 _SHORTEST_RANDOM = 8
 _LONG_PART = 20
 _SHORT, _MOST_REMEMBERED = 64, 4096
+MOST_TOKENS = 200
 _SHORTEST_PART = 4
 _PLACEHOLDERS = frozenset(
     {
@@ -85,9 +87,25 @@ class Phrase(Secret):
     __slots__ = ()
 
 
+class Token(Secret):
+    """A secret that another one follows before long, such as the access token of a login."""
+
+    __slots__ = ()
+
+
 def looks_like_a_key(text: str) -> bool:
     """Say whether a literal is shaped like a real provider key rather than a placeholder."""
     return bool(_LOOKS_LIKE_A_KEY.search(text) or _LOOKS_LIKE_A_TOKEN.search(text))
+
+
+def names_a_secret(name: str) -> bool:
+    """Say whether a value of this name is a secret, such as that of `api_token` in a query or an option."""
+    return bool(_SECRET_KEY.search(name))
+
+
+def is_placeholder(key: str) -> bool:
+    """Say whether a key is what servers without keys are given, or too short to admit anybody."""
+    return not _is_telling(key)
 
 
 def secrets_in_headers(headers: Mapping[str, str]) -> list[Secret]:
@@ -154,63 +172,77 @@ class Redactor:
     """Takes every secret that was ever read in this process out of a text.
 
     Texts shaped like keys, JSON web tokens and bearer headers go too: a provider may quote a key
-    that was never ours. Ours are found as they stand in URLs as well, with their middle left out
-    (`sk-ab***yz`), and cut at the end of a text.
+    that was never ours. Ours are found as they are escaped and encoded as well (`jobs/secret_spellings.py`),
+    with their middle left out (`sk-ab***yz`), and begun at the end of a text that was cut there: a whole one
+    may well end in a word with which one of ours begins. Of tokens the latest 200 are known.
     """
 
     def __init__(self) -> None:
-        self._index = SecretIndex()
-        self._learned: set[str] = set()
+        self._lasting = _Known()
+        self._tokens = _Known()
         self._learning = threading.Lock()
+        self._index: SecretIndexes | None = None
         self._harmless: set[str] = set()
 
     def learn(self, secrets: Iterable[Secret]) -> None:
         """Remember secrets; placeholders, and ones shorter than six characters, are ordinary words.
 
-        Any thread may call it; what is known already costs nothing. A URL is a phrase: many begin like it.
+        Any thread may call it; what is known already costs nearly nothing. A URL is a phrase: many begin
+        like it.
         """
-        new = [secret for secret in secrets if secret.reveal() not in self._learned]
-        if not new:
+        lasting = self._lasting.secrets
+        unknown = [secret for secret in secrets if secret.reveal() not in lasting]
+        if not unknown:
             return
         with self._learning:
-            texts, phrases = set(self._index.texts), set(self._index.phrases)
-            for secret in new:
-                text = secret.reveal()
-                if _is_telling(text):
-                    among = phrases if isinstance(secret, Phrase) or "://" in text else texts
-                    among.update((text, quote(text, safe="", errors="replace")))
-            self._index = SecretIndex(texts, phrases)
-            self._learned.update(secret.reveal() for secret in new)
-            self._harmless = set()
+            are_new = [
+                (self._tokens if isinstance(each, Token) else self._lasting).take(each) for each in unknown
+            ]
+            self._tokens.forget_but(MOST_TOKENS)
+            if any(are_new):
+                self._index, self._harmless = None, set()
 
-    def clean(self, text: str) -> str:
+    def _known(self) -> SecretIndexes:
+        """Return what finds all that is known; what was learned since is indexed now, many at once."""
+        index = self._index
+        if index is None:
+            with self._learning:
+                index = self._index = SecretIndexes(self._lasting.index(), self._tokens.index())
+        return index
+
+    def clean(self, text: str, *, is_cut: bool = True) -> str:
         """Return `text` with every secret, and all that looks like one, replaced by `[secret]`.
 
+        What peers and libraries say may be cut, by them or by us; `is_cut=False` is for what is surely whole.
         Short texts in which there was nothing are remembered: the words of logs come again and again.
         """
         harmless = self._harmless
         if text in harmless:
             return text
-        cleaned = self._cleaned(text)
-        if cleaned == text and len(text) <= _SHORT and len(harmless) < _MOST_REMEMBERED:
+        cleaned = self._cleaned(text, is_cut)
+        if is_cut and cleaned == text and len(text) <= _SHORT and len(harmless) < _MOST_REMEMBERED:
             harmless.add(text)
         return cleaned
 
-    def _cleaned(self, text: str) -> str:
-        text = _LOOKS_LIKE_A_TOKEN.sub(rf"\g<before>{_MASK}", self._without_parts(self.own(text)))
+    def _cleaned(self, text: str, is_cut: bool) -> str:
+        known = self._without_parts(self.own(text, is_cut=is_cut))
+        text = _LOOKS_LIKE_A_TOKEN.sub(rf"\g<before>{_MASK}", known)
         return _BEARER.sub(rf"\1 {_MASK}", _LOOKS_LIKE_A_KEY.sub(_MASK, text))
 
-    def own(self, text: str) -> str:
-        """Return `text` with our own secrets replaced, and nothing else: for a model's words."""
-        index = self._index
+    def own(self, text: str, *, is_cut: bool = False) -> str:
+        """Return `text` with our own secrets replaced, and nothing else: for a model's words.
+
+        Where the text `is_cut`, the beginning of one goes from its end too.
+        """
+        index = self._known()
         for known in index.whole(text):
             text = text.replace(known, _MASK)
-        begun = index.begun(text, len(text))
+        begun = index.begun(text, len(text)) if is_cut else len(text)
         return text if begun == len(text) else text[:begun] + _MASK
 
     def _without_parts(self, text: str) -> str:
         """Mask each secret of which the text shows the beginning or the end, with a cut between."""
-        index = self._index
+        index = self._known()
         kept, done, after = [], 0, 0
         for found in _CUT.finditer(text):
             cut, tail = found.start(), found["tail"].rstrip(".")
@@ -221,6 +253,42 @@ class Redactor:
                 kept += [text[done:begun], _MASK]
                 done = after = after + len(tail)
         return "".join([*kept, text[done:]])
+
+
+class _Known:
+    """Secrets in the order in which they were learned last. Whoever changes them keeps others away."""
+
+    __slots__ = ("_index", "secrets")
+
+    def __init__(self) -> None:
+        self.secrets: dict[str, Secret] = {}
+        self._index: SecretIndex | None = None
+
+    def take(self, secret: Secret) -> bool:
+        """Have a secret be the latest; say whether it is new."""
+        text = secret.reveal()
+        is_new = self.secrets.pop(text, None) is None
+        self.secrets[text] = secret
+        if is_new:
+            self._index = None
+        return is_new
+
+    def forget_but(self, number: int) -> None:
+        """Forget all but the latest."""
+        for text in list(self.secrets)[:-number]:
+            del self.secrets[text]
+
+    def index(self) -> SecretIndex:
+        """Return what finds the secrets in all spellings, but for those that are anybody's words."""
+        if self._index is None:
+            texts, phrases, codes = set[str](), set[str](), set[str]()
+            for text, secret in self.secrets.items():
+                if _is_telling(text):
+                    is_phrase = isinstance(secret, Phrase) or "://" in text
+                    (phrases if is_phrase else texts).update(written(text))
+                    (phrases if is_phrase else codes).update(encoded(text))
+            self._index = SecretIndex(texts, phrases, encoded=codes)
+        return self._index
 
 
 def _is_telling(text: str) -> bool:

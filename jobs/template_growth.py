@@ -5,7 +5,7 @@ meanwhile: so what takes more than linear time counts as the length that would t
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sized
 from datetime import date, time, timedelta
 from itertools import islice
 from string import Formatter
@@ -15,7 +15,7 @@ from typing import Any
 from jinja2.runtime import LoopContext
 from jinja2.utils import Cycler
 
-from jobs.template_values import LARGEST, OF_A_PLACE, TooLarge, size, text_size
+from jobs.template_values import LARGEST, OF_A_PLACE, TooLarge, require_few, size, text_size
 
 _NUMBERS = re.compile(r"\d+")
 _PERCENT = re.compile(r"%(\([^()]*\))?([#0\- +]*)(\*|\d+)?(?:\.(\*|\d+))?[hlL]?(.)", re.DOTALL)
@@ -43,6 +43,7 @@ def _times(factor: int) -> Growth:
 
 def _each(items: Any, *_: Any, **__: Any) -> int:
     """Return the size of a list with one place for each item; the items themselves are there already."""
+    require_few(len(items) if isinstance(items, Sized) else 0)
     return len(items) * OF_A_PLACE if isinstance(items, str) else 0
 
 

@@ -1,6 +1,6 @@
 """What the values of a template are, and how large: data of known kinds, nested a little, never lazy."""
 
-from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, Set, ValuesView
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, Set, Sized, ValuesView
 from typing import Any
 
 from jinja2.exceptions import SecurityError
@@ -8,6 +8,9 @@ from jinja2.utils import Namespace
 
 LARGEST = 16_000_000
 """Characters of one value in a template, with all that it holds; a provider's answer is no longer."""
+
+MOST_ITEMS = 500_000
+"""Items of one list or mapping, with those of what it holds: to look at each takes a fraction of a second."""
 
 DEEPEST = 50
 """Lists within lists."""
@@ -25,10 +28,11 @@ class TooLarge(SecurityError):
 def size(*values: Any) -> int:
     """Return about how many characters values have as text, and in memory; it stops counting past LARGEST.
 
-    What is shared counts wherever it is. Raises TooLarge for what is nested deeper than DEEPEST, and for a
-    namespace inside another value: it could be made larger afterwards, or hold itself.
+    What is shared counts wherever it is. Raises TooLarge for what holds more than MOST_ITEMS, for what is
+    nested deeper than DEEPEST, and for a namespace inside another value: it could be made larger afterwards,
+    or hold itself.
     """
-    counted, open_ = 0, [iter(values)]
+    counted, items, open_ = 0, 0, [iter(values)]
     while open_ and counted <= LARGEST:
         one = next(open_[-1], open_)
         if one is open_:
@@ -39,12 +43,20 @@ def size(*values: Any) -> int:
             counted += one.bit_length() // 3 + OF_A_PLACE
         elif (inside := _inside(one, nested=len(open_) > 1)) is not None:
             counted += OF_A_PLACE
+            items += len(one) if isinstance(one, Sized) else 1
+            require_few(items)
             open_.append(inside)
             if len(open_) > DEEPEST:
                 raise TooLarge(f"values nested deeper than {DEEPEST}")
         else:
             counted += _OF_ANYTHING_ELSE
     return counted
+
+
+def require_few(items: int) -> None:
+    """Raise TooLarge for more items than a filter walks."""
+    if items > MOST_ITEMS:
+        raise TooLarge(f"a list of more than {MOST_ITEMS:,} items; split or take a shorter text")
 
 
 def _inside(value: Any, *, nested: bool) -> Iterator[Any] | None:

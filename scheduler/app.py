@@ -20,13 +20,14 @@ from jobs.providers.client import Client
 from jobs.providers.gates import Gates
 from jobs.providers.oauth import Refresher
 from jobs.providers.rules import Rules
+from jobs.providers.secret_files import SecretFiles
 from jobs.providers.secrets import Keyring, SecretReader, make_secret_key
 from jobs.providers.services import Services
 from jobs.providers.vault import Vault
 from jobs.secret import Redactor, secrets_in_headers
-from jobs.store import instances, revision
-from jobs.store.engine import kind_of, open_engine
-from jobs.store.file_modes import require_private_key
+from jobs.store import instances, revision, shape
+from jobs.store.engine import kind_of, open_engine, sqlite_path
+from jobs.store.file_modes import require_private_database, require_private_key
 from jobs.store.revision import revision_of
 from jobs.store.store import Store
 from jobs.workshop import Workshop
@@ -51,9 +52,11 @@ class App:
     tools: Tools
 
 
-def open_vault(settings: Settings, environ: Mapping[str, str], redactor: Redactor) -> Vault:
+def open_vault(
+    settings: Settings, environ: Mapping[str, str], redactor: Redactor, *, files: SecretFiles | None = None
+) -> Vault:
     """Return the vault of a configuration; raises ConfigError when its secret_key cannot be read."""
-    reader = SecretReader(environ, redactor)
+    reader = SecretReader(environ, redactor, files=files)
     for provider in settings.registry:
         redactor.learn(secrets_in_headers(provider.headers))
     try:
@@ -112,13 +115,28 @@ def ensure_database(settings: Settings) -> None:
 def up_to_date(database: str) -> Path | None:
     """Bring a database to this program's revision; return the backup that was made, None where none was.
 
-    Alembic, which takes 11 MB, is loaded only where there is something to do.
+    A missing index is made; raises ConfigError for a database that others may read or change, or that lacks
+    more. Alembic, which takes 11 MB, is loaded only where there is something to do.
     """
-    if _found(database) == revision.REVISION:
+    path = sqlite_path(database)
+    if path is not None:
+        require_private_database(path)  # before SQLite empties the log beside it, and takes it away
+    if _is_whole(database):
         return None
     from jobs.store import migrate  # noqa: PLC0415
 
     return migrate.upgrade(database, now=clock.utcnow())
+
+
+def _is_whole(database: str) -> bool:
+    """Say whether a database is at this program's revision, with all that it has to have."""
+    engine = open_engine(database, writes=False)
+    try:
+        with engine.connect() as connection:
+            found = revision_of(connection)
+            return found == revision.REVISION and not shape.missing_from(connection, found).anything
+    finally:
+        engine.dispose()
 
 
 def _found(database: str) -> str | None:
@@ -154,11 +172,17 @@ def _services(settings: Settings, store: Store, vault: Vault, events: Events, re
 
 
 def tools_of(
-    settings: Settings, environ: Mapping[str, str], redactor: Redactor, *, outgoing: Outgoing
+    settings: Settings,
+    environ: Mapping[str, str],
+    redactor: Redactor,
+    *,
+    outgoing: Outgoing,
+    files: SecretFiles | None = None,
 ) -> Tools:
     """Return what deliveries are sent with; `outgoing` is its maker's to close."""
     commands = Commands(without_secrets(environ, settings.registry, settings.withheld()), redactor)
-    return Tools(SecretReader(environ, redactor), redactor, commands, outgoing, settings.own_files())
+    reader = SecretReader(environ, redactor, files=files)
+    return Tools(reader, redactor, commands, outgoing, settings.own_files())
 
 
 def _joined(settings: Settings, services: Services, instance: int, tools: Tools) -> App:
@@ -168,10 +192,10 @@ def _joined(settings: Settings, services: Services, instance: int, tools: Tools)
 
 
 async def _learn_deliveries(
-    settings: Settings, environ: Mapping[str, str], redactor: Redactor, *, tells: bool
+    settings: Settings, environ: Mapping[str, str], redactor: Redactor, files: SecretFiles, *, tells: bool
 ) -> None:
     """Have the redactor know the secrets of deliveries and heartbeats; with `tells` log what is unusable."""
-    unusable = await asyncio.to_thread(delivery_secrets.learn_all, settings, environ, redactor)
+    unusable = await asyncio.to_thread(delivery_secrets.learn_all, settings, environ, redactor, files=files)
     for each in unusable[:_MOST_TOLD] if tells else ():
         logger.warning("%s", each)
     if tells and len(unusable) > _MOST_TOLD:
@@ -181,15 +205,16 @@ async def _learn_deliveries(
 
 
 async def reconfigured(app: App, settings: Settings, environ: Mapping[str, str]) -> App:
-    """Return the parts as another configuration wants them; database, connections and gates stay.
+    """Return the parts as another configuration wants them; database, connections, gates and disks stay.
 
     Runs that have begun go on with what they began with. Raises ConfigError as `open_app` does.
     """
-    vault = open_vault(settings, environ, app.redactor)
+    files = app.tools.secrets.files
+    vault = await asyncio.to_thread(open_vault, settings, environ, app.redactor, files=files)
     await app.store.read(vault.learn_all, settings.registry)
-    await _learn_deliveries(settings, environ, app.redactor, tells=True)
+    await _learn_deliveries(settings, environ, app.redactor, files, tells=True)
     services = replace(app.services, registry=settings.registry, rules=rules_of(settings), vault=vault)
-    tools = tools_of(settings, environ, app.redactor, outgoing=app.tools.outgoing)
+    tools = tools_of(settings, environ, app.redactor, outgoing=app.tools.outgoing, files=files)
     tools = replace(tools, disks=app.tools.disks)
     return _joined(settings, services, app.workshop.instance_id, tools)
 
@@ -208,8 +233,8 @@ async def open_app(
 
     `kind` is `daemon` or `command`. The database must be at this program's revision; `make_store` opens it.
     """
-    events = events or Events()
-    vault = open_vault(settings, environ, redactor)
+    events, files = events or Events(), SecretFiles()
+    vault = open_vault(settings, environ, redactor, files=files)
 
     def trouble(error: DBAPIError) -> None:
         events.emit(WriteFailed(kind_of(error), str(error.orig)))
@@ -217,11 +242,12 @@ async def open_app(
     store = make_store(settings.database, on_trouble=trouble)
     try:
         await store.read(revision.require)
+        await store.read(shape.require)
         await store.read(vault.learn_all, settings.registry)
-        await _learn_deliveries(settings, environ, redactor, tells=kind == "daemon")
+        await _learn_deliveries(settings, environ, redactor, files, tells=kind == "daemon")
         instance = await store.write(instances.register, kind=kind, version=__version__, now=clock.utcnow())
         services = _services(settings, store, vault, events, redactor)
-        tools = tools_of(settings, environ, redactor, outgoing=Outgoing(redactor))
+        tools = tools_of(settings, environ, redactor, outgoing=Outgoing(redactor), files=files)
         try:
             yield _joined(settings, services, instance, tools)
         finally:

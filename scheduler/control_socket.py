@@ -4,6 +4,7 @@ import fcntl
 import os
 import socket
 import stat
+import struct
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ _MODE = 0o660
 _LOCK_NAME = "control.lock"
 _QUEUE = 32
 _ANSWERS_WITHIN = 0.5
+_CREDENTIALS = struct.Struct("3i")
 
 
 class Taken(Exception):
@@ -67,6 +69,24 @@ class ListeningSocket:
     def _put(self, new: Path, place: Path) -> None:
         new.replace(place)
         self._made.append((place, _identity(place)))
+
+
+def listening_process(state_dir: Path, environ: Mapping[str, str]) -> int | None:
+    """Return the id of the process that listens for a state directory, without a word from it.
+
+    It is 0 for one that is not known here, such as one in a container; None where nobody listens.
+    """
+    runtime = runtime_directory(environ)
+    for path in ([runtime / SOCKET_NAME] if runtime else []) + [state_dir / SOCKET_NAME]:
+        try:
+            with connect(path, timeout=_ANSWERS_WITHIN) as connection:
+                found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        except TimeoutError:
+            return 0
+        except OSError:
+            continue
+        return int(_CREDENTIALS.unpack(found)[0])
+    return None
 
 
 def _beside(path: Path) -> Path:

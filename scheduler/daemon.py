@@ -15,6 +15,7 @@ from jobs.runner import reason_of, run_job
 from jobs.secret import Redactor
 from jobs.store import jobs as job_verbs
 from jobs.store import runs
+from jobs.store.last_runs import Recollection
 from jobs.store.runs import Ended
 from jobs.store.store import Store
 from scheduler import __version__
@@ -73,6 +74,7 @@ class Daemon:
         )
         self._early: asyncio.Task[None] | None = None
         self._outbound = Outbound(app)
+        self._recollection = Recollection()
         self._planned = False
         self._http = self._make_http()
         self._control = Control(app.settings.state_dir, verbs=Steering(self), environ=environ)
@@ -211,7 +213,7 @@ class Daemon:
                 self.app.workshop,
                 zone=job.timezone,
                 rest=rest,
-                consequences=lambda: self._upkeep.aftermath.consequences_of(run.job),
+                consequences=lambda: self._upkeep.aftermath.of(job.job),
             )
         except NotYet:
             self.later.park(run)
@@ -294,6 +296,7 @@ class Daemon:
             read_snapshot,
             app.settings,
             app.services.vault,
+            recollection=self._recollection,
             next_runs=self._clock_work.next_instants(),
             planner_beat_at=self._clock_work.beat_at,
             now=clock.utcnow(),

@@ -1,13 +1,16 @@
 """The secrets of deliveries and heartbeats: read before any work, so that no command gives them away."""
 
+import hashlib
+import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 
 from jobs.credential import SecretReference
 from jobs.delivery.signing import weakness
-from jobs.delivery.target import AppriseTarget, CommandTarget, FileTarget, WebhookTarget
+from jobs.delivery.target import AppriseTarget, CommandTarget, FileTarget, WebhookTarget, references_of
 from jobs.errors import SecretUnreadable
+from jobs.providers.secret_files import SecretFiles
 from jobs.providers.secrets import SecretReader
 from jobs.secret import Redactor, Secret, secrets_in_headers, secrets_in_url
 from scheduler.config.delivery_forms import http_url
@@ -73,12 +76,14 @@ def read(kept: Kept, reader: SecretReader) -> Secret | Unusable:
     return _misfit(kept, secret) or secret
 
 
-def learn_all(settings: Settings, environ: Mapping[str, str], redactor: Redactor) -> list[Unusable]:
+def learn_all(
+    settings: Settings, environ: Mapping[str, str], redactor: Redactor, *, files: SecretFiles | None = None
+) -> list[Unusable]:
     """Have the redactor know every secret of deliveries and heartbeats; return those that cannot be used.
 
     It learns them in one go: each time costs as much as all that is known by then.
     """
-    reader = SecretReader(environ, redactor)
+    reader = SecretReader(environ, redactor, files=files)
     known: list[Secret] = []
     unusable = []
     for kept in kept_by(settings):
@@ -92,6 +97,23 @@ def learn_all(settings: Settings, environ: Mapping[str, str], redactor: Redactor
         unusable += [misfit] if misfit else []
     redactor.learn(known)
     return unusable
+
+
+def seals_of(settings: Settings, reader: SecretReader) -> dict[str, bytes]:
+    """Return for each delivery target what changes when one of its secrets does; it tells nothing of them."""
+    seals: dict[str, bytes] = {}
+    for name, target in settings.delivery.items():
+        seal = hashlib.sha256(_SALT)
+        for reference in references_of(target):
+            try:
+                seal.update(reader.unlearned(reference).reveal().encode() + b"\n")
+            except SecretUnreadable:
+                seal.update(b"\n")
+        seals[name] = seal.digest()
+    return seals
+
+
+_SALT = secrets.token_bytes(32)
 
 
 def _misfit(kept: Kept, secret: Secret) -> Unusable | None:

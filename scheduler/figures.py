@@ -9,6 +9,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from jobs.mark import Status
+from jobs.store.last_runs import LastRuns
 
 _TIMES_OF_JOBS = {
     "job_next_run_timestamp_seconds": ("When the job is due next.", "next_run_at"),
@@ -139,16 +140,17 @@ def job_figures(
     names: Iterable[str],
     *,
     next_runs: Mapping[str, datetime],
-    last: Mapping[str, Mapping[str, datetime | None]],
+    last: Mapping[str, LastRuns],
     failures: Mapping[str, int],
 ) -> tuple[JobFigure, ...]:
     """Join what is known of each job."""
+    none = LastRuns()
     return tuple(
         JobFigure(
             name,
             next_runs.get(name),
-            last.get(name, {}).get("success"),
-            last.get(name, {}).get("start"),
+            last.get(name, none).success_at,
+            last.get(name, none).start_at,
             failures.get(name, 0),
         )
         for name in names

@@ -39,16 +39,21 @@ class Aftermath:
         )
 
     def consequences_of(self, name: str) -> Consequences:
-        """Return what the end of one of this job's runs brings about; nothing for a job that is gone."""
-        job, now = self._jobs.get(name), clock.utcnow()
-        if job is None:
-            return Consequences()
-        followers = self._followers.get(name, ())
+        """Return what the end of a run brings about whose process is gone; nothing where its job is, too."""
+        job = self._jobs.get(name)
+        return Consequences() if job is None else self.of(job.job)
+
+    def of(self, job: Job) -> Consequences:
+        """Return what the end of a run brings about that began with this job, which may be another one now.
+
+        Who follows is what those jobs say at the end.
+        """
+        followers, now = self._followers.get(job.name, ()), clock.utcnow()
         return Consequences(
             tuple(Follower(each.name, bounds_of(each, now=now)) for each in followers),
-            job.job.pause_after_failures,
-            job.job.deliver,
-            titled=job.job.title is not None,
+            job.pause_after_failures,
+            job.deliver,
+            titled=job.title is not None,
         )
 
 

@@ -16,7 +16,7 @@ from typing import Any, TextIO, get_args
 
 import structlog
 from structlog.contextvars import bind_contextvars, clear_contextvars, get_contextvars
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor, WrappedLogger
 
 from jobs.alert import Notice
 from jobs.events import (
@@ -35,6 +35,7 @@ from jobs.events import (
 )
 from jobs.run import ClaimedRun, Outcome, RunState
 from jobs.secret import Redactor
+from jobs.text import readable
 from scheduler.config.settings import LogFormat
 from scheduler.journal import SOCKET, Journal, is_journal
 from scheduler.log_filter import secret_filter
@@ -121,13 +122,23 @@ def _output(
     """Return the handler of a form, which is not `auto` any more."""
     stream = StreamOutput(out, waits=form is not LogFormat.JOURNAL)
     json_lines = structlog.processors.JSONRenderer(default=str)
-    console = structlog.dev.ConsoleRenderer(colors=colored)
-    stream.setFormatter(formatter(console if form is LogFormat.CONSOLE else json_lines))
+    stream.setFormatter(formatter(_console(colored) if form is LogFormat.CONSOLE else json_lines))
     if form is not LogFormat.JOURNAL:
         return stream
     output = JournalOutput(Journal(journal), stream)
     output.setFormatter(formatter(JournalRenderer(_EVENTS)))
     return output
+
+
+def _console(colored: bool) -> Processor:
+    """Return a renderer for terminals, on which no value acts: providers and programs write some of them."""
+    renderer = structlog.dev.ConsoleRenderer(colors=colored)
+
+    def rendered(logger: WrappedLogger, method: str, line: EventDict) -> str:
+        shown = {name: readable(value) if isinstance(value, str) else value for name, value in line.items()}
+        return renderer(logger, method, shown)
+
+    return rendered
 
 
 def _listen(level: str, output: logging.Handler) -> None:

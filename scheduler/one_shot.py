@@ -90,7 +90,7 @@ async def _sent(app: App, run_id: int) -> None:
     """Send once what a run has put into the outbox; where that fails, or takes too long, a daemon goes on."""
     settings = app.settings
     zones = {name: job.timezone for name, job in settings.jobs.items()}
-    ways = Ways(settings.delivery, zones, app.tools)
+    ways = Ways(settings.delivery, zones, app.tools, zone=settings.timezone)
     outbox = Outbox(app.store, app.events, ways, instance_id=app.workshop.instance_id)
     longest = max((each.timeout for each in settings.delivery.values()), default=MARGIN) + MARGIN
     try:
@@ -139,7 +139,7 @@ async def _to_its_end(app: App, job: ScheduledJob, run: ClaimedRun, drill: Drill
             app.workshop,
             zone=job.timezone,
             drill=drill,
-            consequences=partial(aftermath.consequences_of, job.name),
+            consequences=partial(aftermath.of, job.job),
         )
         for follower in done.ended.followers:
             app.events.emit(RunClaimed(follower, 0.0))

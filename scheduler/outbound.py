@@ -9,6 +9,7 @@ from jobs.delivery.alerts import Alerts, Watched
 from jobs.delivery.heartbeat import Heartbeats
 from jobs.delivery.outbox import Outbox, Ways
 from jobs.events import Event, RunRecovered
+from scheduler import delivery_secrets
 from scheduler.app import App
 from scheduler.config.settings import Settings
 from scheduler.retention import Retention
@@ -62,9 +63,12 @@ class Outbound:
         self._outbox.hasten()
 
     def worked(self, job: str) -> None:
-        """Send what a run of this job may have brought; its title has been sought by now."""
+        """Send what a run of this job may have brought; its title has been sought by now.
+
+        One that is configured no more may have ended with deliveries all the same.
+        """
         known = self._app.settings.jobs.get(job)
-        if known is not None and known.job.deliver:
+        if known is None or known.job.deliver:
             self._outbox.wake()
 
     def close(self) -> None:
@@ -103,9 +107,10 @@ class Outbound:
 
 
 def ways_of(app: App) -> Ways:
-    """Return where and with what a configuration's deliveries are sent."""
+    """Return where and with what a configuration's deliveries are sent; reads their secrets."""
     zones = {name: job.timezone for name, job in app.settings.jobs.items()}
-    return Ways(app.settings.delivery, zones, app.tools)
+    seals = delivery_secrets.seals_of(app.settings, app.tools.secrets)
+    return Ways(app.settings.delivery, zones, app.tools, seals, zone=app.settings.timezone)
 
 
 def watched_of(app: App) -> Watched:

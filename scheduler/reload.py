@@ -84,10 +84,13 @@ async def read_again(source: Path, environ: Mapping[str, str], *, now: datetime)
 
 
 def applicable(old: Settings, new: Settings) -> tuple[Settings, tuple[str, ...]]:
-    """Return the new settings with those of the old that only a restart changes, and the keys of these."""
+    """Return the new settings with those of the old that only a restart changes, and the keys of these.
+
+    What the old ones kept from commands, the new ones keep as well.
+    """
     waits = tuple(key for key, name in FIXED.items() if getattr(old, name) != getattr(new, name))
     fixed = {name: getattr(old, name) for name in FIXED.values()}
-    return replace(new.in_state_dir(old.state_dir), **fixed), waits
+    return replace(new.in_state_dir(old.state_dir).after(old), **fixed), waits
 
 
 def difference(old: Settings, new: Settings, waits: tuple[str, ...]) -> Reloaded:

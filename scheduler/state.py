@@ -19,6 +19,7 @@ from jobs.providers.vault import Vault
 from jobs.store import credentials, ledger, tokens
 from jobs.store import jobs as job_verbs
 from jobs.store.engine import kind_of
+from jobs.store.last_runs import Recollection
 from scheduler.config.settings import Settings
 from scheduler.figures import CredentialFigure, Snapshot, job_figures
 from scheduler.metrics import Known, Metrics
@@ -89,6 +90,7 @@ def read_snapshot(
     settings: Settings,
     vault: Vault,
     *,
+    recollection: Recollection,
     next_runs: Mapping[str, datetime],
     planner_beat_at: datetime,
     now: datetime,
@@ -99,7 +101,7 @@ def read_snapshot(
         jobs=job_figures(
             settings.jobs,
             next_runs=next_runs,
-            last=ledger.last_of_each(connection),
+            last=recollection.look(connection),
             failures={name: state.consecutive_failures for name, state in states.items()},
         ),
         credentials=tuple(

@@ -18,8 +18,11 @@ from jobs.store.alert_facts import AbandonedRun, ClosedCredential, Facts, Failin
 from jobs.store.alerts import About, Standing
 from jobs.store.tokens import SealedTokens
 
-ABANDONED_WITHIN = timedelta(hours=24)
-"""Abandoned runs that are older are no news, whoever finds them."""
+NEWS_WITHIN = timedelta(hours=24)
+"""Abandoned runs and refused marks that are older are no news, whoever finds them."""
+
+BACK_WITHIN = timedelta(hours=24)
+"""How long what only another daemon knows is left to that one, should it be down."""
 
 MOST_AT_ONCE = 500
 T = TypeVar("T")
@@ -77,8 +80,7 @@ class Keyless:
     why: str
 
 
-NotInTables = Refusal | Keyless
-Fact = FailingJob | HeldBy | ClosedCredential | SealedTokens | AbandonedRun | NotInTables
+Fact = FailingJob | HeldBy | ClosedCredential | SealedTokens | AbandonedRun | Refusal | Keyless
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +101,9 @@ class Trouble:
 class Judgement:
     """What is to be told: what opens, what is reminded of, what is over; and what is not told of.
 
-    `close`: what nobody asks about any more. `redate`: alerts told at a time that lies far ahead. 500 of each
-    at most: the rest is judged at the next beat, so that one write is never long.
+    `tells`: what opens, and was written down already. `close`: what nobody asks about any more. `redate`:
+    alerts told at a time that lies far ahead. 500 of each at most: the rest is judged at the next beat, so
+    that one write is never long.
     """
 
     opens: tuple[Trouble, ...] = ()
@@ -108,21 +111,22 @@ class Judgement:
     over: tuple[Standing, ...] = ()
     close: tuple[Standing, ...] = ()
     redate: tuple[Standing, ...] = ()
+    tells: tuple[tuple[Standing, Trouble], ...] = ()
 
 
-def judged(facts: Facts, watched: Watched, others: Iterable[NotInTables] = (), *, now: datetime) -> Judgement:
+def judged(facts: Facts, watched: Watched, keyless: Iterable[Keyless] = (), *, now: datetime) -> Judgement:
     """Compare what is wrong now with what was told, and say what is to be told.
 
     A lapsed mark, or a hold that was let go before anybody has answered, is not over: no news is no recovery.
     But a hold that has not come back by the time of a reminder is.
     """
-    wrong = {each.about.key: each for each in troubles(facts, watched, others, now=now)}
+    wrong = {each.about.key: each for each in troubles(facts, watched, keyless, now=now)}
     standing = {each.about.key: each for each in facts.open}
     every = watched.policy.remind_every
     due = [each for each in facts.open if now - each.told_at >= every]
     let_go = {each.about.key for each in due if _is_let_go(wrong.get(each.about.key))}
     ended = [each for key, each in standing.items() if key not in wrong or key in let_go]
-    over = [each for each in ended if _is_watched(each, watched) and not _goes_on(each, wrong.values())]
+    over = [each for each in ended if _is_told(each, watched) and not _goes_on(each, wrong.values())]
     told_of = {each.about.key for each in over}
     redate = [each for each in facts.open if each.told_at - now > every]
     return Judgement(
@@ -133,6 +137,9 @@ def judged(facts: Facts, watched: Watched, others: Iterable[NotInTables] = (), *
         over=_some(over),
         close=_some(each for each in ended if each.about.key not in told_of),
         redate=_some(each for each in redate if each.about.key in wrong),
+        tells=_some(
+            (each, wrong[key]) for key, each in standing.items() if key in wrong and not each.about.kind.lasts
+        ),
     )
 
 
@@ -153,16 +160,16 @@ def _some(all_of_them: Iterable[T]) -> tuple[T, ...]:
 
 
 def troubles(
-    facts: Facts, watched: Watched, others: Iterable[NotInTables] = (), *, now: datetime
+    facts: Facts, watched: Watched, keyless: Iterable[Keyless] = (), *, now: datetime
 ) -> Iterator[Trouble]:
     """Yield everything that is wrong now with what is watched, whether it was told or not."""
-    for other in others:
-        match other:
-            case Refusal(attempt_id=attempt_id):
-                about = About(AlertKind.ATTRIBUTION_REFUSED, f"attribution_refused:{attempt_id}")
-            case Keyless(provider=name):
-                about = About(AlertKind.PROVIDER_KEYLESS, f"provider_keyless:{name}", provider=name)
-        yield Trouble(about, other)
+    for each in keyless:
+        key = f"provider_keyless:{each.provider}"
+        yield Trouble(About(AlertKind.PROVIDER_KEYLESS, key, provider=each.provider), each)
+    for untold in facts.open:
+        if untold.about.kind is AlertKind.ATTRIBUTION_REFUSED and now - untold.opened_at < NEWS_WITHIN:
+            attempt_id = int(untold.about.key.partition(":")[2])
+            yield Trouble(untold.about, Refusal(attempt_id, untold.message), opens=False, reminds=False)
     for job in facts.failing:
         if job.name in watched.jobs:
             yield _failing(job, watched)
@@ -241,6 +248,11 @@ def _ending(login: SealedTokens, warns: datetime, now: datetime) -> Iterator[Tro
         key = f"login_ending:{login.provider}:{login.label}"
         about = About(AlertKind.LOGIN_ENDING, key, provider=login.provider, credential=login.label)
         yield Trouble(about, login, opens=not in_flight, reminds=not in_flight)
+
+
+def _is_told(standing: Standing, watched: Watched) -> bool:
+    """Say whether somebody is told of an alert's end: it lasts, and is about what the configuration has."""
+    return standing.about.kind.lasts and _is_watched(standing, watched)
 
 
 def _is_watched(standing: Standing, watched: Watched) -> bool:

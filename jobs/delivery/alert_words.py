@@ -42,10 +42,12 @@ class _Said:
     lines: tuple[str, ...]
 
 
-def opened(trouble: Trouble, details: Details, watched: Watched) -> Change:
-    """Return the words with which an alert opens."""
+def opened(
+    trouble: Trouble, details: Details, watched: Watched, *, standing: Standing | None = None
+) -> Change:
+    """Return the words with which an alert opens; `standing` is what was written down of it already."""
     said = _said(trouble.fact, details, watched)
-    return Change(Notice.OPENED, trouble.about, said.subject, "\n".join(said.lines))
+    return Change(Notice.OPENED, trouble.about, said.subject, "\n".join(said.lines), standing)
 
 
 def reminder(standing: Standing, trouble: Trouble, details: Details, watched: Watched) -> Change:

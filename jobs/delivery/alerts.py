@@ -11,11 +11,11 @@ from sqlalchemy.exc import DBAPIError
 from jobs import clock
 from jobs.alert import AlertKind
 from jobs.delivery.alert_rules import (
-    ABANDONED_WITHIN,
+    BACK_WITHIN,
+    NEWS_WITHIN,
     HeldBy,
     Judgement,
     Keyless,
-    Refusal,
     Trouble,
     Watched,
     judged,
@@ -42,21 +42,16 @@ from jobs.store.store import Store
 __all__ = ["Alerts", "Watched"]
 
 EVERY = timedelta(seconds=5)
-MOST_REFUSALS = 100
 
 
 class Alerts:
-    """Judges what is wrong, and writes what is to be told. `wake` is called when deliveries were written.
-
-    Nothing is kept here but what the database does not know: attributions that were refused.
-    """
+    """Judges what is wrong, and writes what is to be told. `wake` is called when deliveries were written."""
 
     def __init__(
         self, store: Store, events: Events, watched: Watched, *, wake: Callable[[], None], instance_id: int
     ) -> None:
         self._store, self._events, self._wake, self._instance_id = store, events, wake, instance_id
         self._watched = watched
-        self._refusals: dict[int, Refusal] = {}
         self._hurry = asyncio.Event()
 
     def take(self, watched: Watched) -> None:
@@ -64,9 +59,8 @@ class Alerts:
         self._watched = watched
 
     def hear(self, event: Event) -> None:
-        """Listen to events: a refused attribution is in no table, so it is told at once."""
-        if isinstance(event, AttributionWasRefused) and len(self._refusals) < MOST_REFUSALS:
-            self._refusals[event.attempt_id] = Refusal(event.attempt_id, event.message)
+        """Listen to events: of a refused attribution people are told at once, not at the next beat."""
+        if isinstance(event, AttributionWasRefused):
             self._hurry.set()
 
     async def watch(self) -> None:
@@ -87,20 +81,17 @@ class Alerts:
 
     async def judge(self) -> int:
         """Judge once; return how many alerts were told of. With nobody to tell nothing is judged."""
-        watched, refusals = self._watched, tuple(self._refusals.values())
+        watched = self._watched
         if not watched.policy.to:
-            self._refusals.clear()
             return 0
         await self._store.check_revision()
         now = clock.utcnow()
-        verdict = await self._store.read(look, watched, refusals, instance_id=self._instance_id, now=now)
+        verdict = await self._store.read(look, watched, instance_id=self._instance_id, now=now)
         told: tuple[Told, ...] = ()
         if verdict:
             told = await self._store.write(
                 alerts.tell, verdict, to=watched.policy.to, now=now, gathered=gathered
             )
-        for refusal in refusals:
-            self._refusals.pop(refusal.attempt_id, None)
         self._tell(told)
         return len(told)
 
@@ -125,26 +116,34 @@ class Alerts:
 def look(
     connection: Connection,
     watched: Watched,
-    refusals: Sequence[Refusal] = (),
     *,
     instance_id: int,
     now: datetime,
 ) -> Verdict:
     """Read the facts, judge them, and put what is to be told into words; writes nothing.
 
-    What this configuration does not know is closed where no other daemon works here, who may know it.
+    What this configuration does not know is closed where no other daemon works here, who may know it, nor
+    has done so within a day: one that is down comes back and tells it.
     """
-    facts = alert_facts.facts(connection, since=now - ABANDONED_WITHIN)
-    found = judged(facts, watched, (*refusals, *_keyless(connection, watched, now)), now=now)
-    if found.close and not instances.is_only_daemon(connection, instance_id, now=now):
+    facts = alert_facts.facts(connection, since=now - NEWS_WITHIN)
+    found = judged(facts, watched, _keyless(connection, watched, now), now=now)
+    if found.close and _others_may_know(connection, instance_id, now):
         found = left_to_others(found, watched)
     details = _details(connection, found, now)
     changes = (
         *(opened(each, details, watched) for each in found.opens),
+        *(opened(each, details, watched, standing=standing) for standing, each in found.tells),
         *(reminder(standing, each, details, watched) for standing, each in found.reminds),
         *(resolved(standing, details, watched) for standing in found.over),
     )
     return Verdict(changes, found.close, found.redate, facts.newest, watched.policy.remind_every)
+
+
+def _others_may_know(connection: Connection, instance_id: int, now: datetime) -> bool:
+    """Say whether another daemon works here, or did a short while ago."""
+    if not instances.is_only_daemon(connection, instance_id, now=now):
+        return True
+    return alert_facts.another_daemon_worked(connection, instance_id, since=now - BACK_WITHIN)
 
 
 def _keyless(connection: Connection, watched: Watched, now: datetime) -> Iterator[Keyless]:

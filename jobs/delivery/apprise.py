@@ -61,6 +61,7 @@ def _order(target: AppriseTarget, message: Message, url: Secret) -> bytes:
         "url": url.reveal(),
         "subject": message.subject,
         "body": body,
+        "characters": len(message.body),
         "whole_text": message.whole_text,
         "seconds": target.timeout.total_seconds(),
     }

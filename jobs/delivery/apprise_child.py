@@ -1,6 +1,7 @@
 """The child process in which Apprise works: reads one order from standard input, prints what became of it.
 
-`{"url", "subject", "body", "whole_text", "seconds"}` in, `{"delivered", "why", "permanent"}` out, both JSON.
+`{"url", "subject", "body", "characters", "whole_text", "seconds"}` in, `{"delivered", "why", "permanent"}`
+out, both JSON; `characters` is what the whole text has: the body may be its beginning.
 Only the address that it is given is used: no configuration, no plugins of others, nothing kept on a disk;
 and nothing is asked that webhooks never ask.
 """
@@ -11,6 +12,7 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any, TextIO
 
 import apprise
@@ -20,10 +22,23 @@ from apprise.conversion import convert_between
 
 from jobs.delivery.addresses import refusal_in_url
 from jobs.delivery.guarded_sockets import guard
-from jobs.delivery.limits import beginning, cut_note
+from jobs.delivery.limits import beginning, cut_note, utf8_size
 
 _MOST_MEMORY = 2 * 1024**3  # bytes of addresses: an endless answer ends this process, not the machine
 _MOST_PIECES = 10
+_MOST_ATTACHED = 2_000_000  # bytes: with base64 far below the 10 MB of Postfix (postconf(5)) and Discord
+_ATTACHING = frozenset(
+    {
+        *("NotifyEmail", "NotifyBrevo", "NotifyMailerSend", "NotifyPostmark", "NotifyResend"),
+        *("NotifySendGrid", "NotifySMTP2Go", "NotifySparkPost", "NotifyDiscord", "NotifyTelegram"),
+    }
+)
+"""The plugins of Apprise that are known, by our tests, to send what they are given to attach.
+
+What a class says of itself (`attachment_support`) is no measure, up to Apprise 2.2: Slack's webhooks and the
+other modes of Matrix drop an attachment, Pushover and Notifyre all but pictures, and the message counts as
+delivered; Mailgun and `form://` look for a file of its name, and never deliver.
+"""
 _LONGEST_WORD = 300
 _LONGEST_WHY = 4_000
 _TELLING = ("Socket Exception", "Response Details", "SMTP")
@@ -31,7 +46,7 @@ _TELLING = ("Socket Exception", "Response Details", "SMTP")
 
 
 class _Words(logging.Handler):
-    """Keeps what Apprise says about a failure."""
+    """Keeps what Apprise says about a failure; what it cuts ends in `…`: so a cut secret is known."""
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
@@ -40,7 +55,9 @@ class _Words(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
         if record.levelno >= logging.WARNING or text.startswith(_TELLING):
-            self.said.append(" ".join(text[: 4 * _LONGEST_WORD].split())[:_LONGEST_WORD])
+            line = " ".join(text[: 4 * _LONGEST_WORD].split())
+            is_cut = len(line) > _LONGEST_WORD or len(text) > 4 * _LONGEST_WORD
+            self.said.append(f"{line[:_LONGEST_WORD]}…" if is_cut else line)
 
 
 def main() -> None:
@@ -81,17 +98,9 @@ def _sent(order: dict[str, Any], words: _Words) -> dict[str, Any]:
     if service is None:
         why = "; ".join(words.said) or "Apprise does not know this kind of URL"
         return {"delivered": False, "why": why, "permanent": True}
-    body, attachment = fitted(service, order)
-    sender = apprise.Apprise(asset=service.asset)
-    sender.add(service)
-    delivered = sender.notify(
-        body=body,
-        title=order["subject"],
-        attach=attachment,
-        body_format=apprise.NotifyFormat.TEXT,
-    )
+    delivered = notified(service, order)
     why = "; ".join(dict.fromkeys(words.said)) or "Apprise does not say why"
-    return {"delivered": bool(delivered), "why": "" if delivered else why, "permanent": False}
+    return {"delivered": delivered, "why": "" if delivered else why, "permanent": False}
 
 
 def service_of(url: str) -> Any:
@@ -111,29 +120,74 @@ def service_of(url: str) -> Any:
     return service
 
 
+def notified(service: Any, order: dict[str, Any]) -> bool:
+    """Have a service send what an order says; return whether it was taken."""
+    body, attachment = fitted(service, order)
+    sender = apprise.Apprise(asset=service.asset)
+    sender.add(service)
+    taken = sender.notify(
+        body=body,
+        title=order["subject"],
+        attach=attachment,
+        body_format=apprise.NotifyFormat.TEXT,
+    )
+    return bool(taken)
+
+
 def fitted(service: Any, order: dict[str, Any]) -> tuple[str, Any]:
     """Return the text as the service takes it, and an attachment: the whole text, where it is too long.
 
-    Where the URL asks for it (`?overflow=split`) Apprise sends a long text in pieces, ten at most.
+    It is attached where the service is known to send that, else only cut; either way the text names the
+    command that prints it.
     """
-    body, subject = order["body"], order["subject"]
-    pieces = _MOST_PIECES if service.overflow_mode == OverflowMode.SPLIT else 1
+    body, subject, characters = order["body"], order["subject"], order["characters"]
+    pieces = _pieces(service, order["seconds"])
     in_body = service.title_maxlen <= 0 or service.overflow_amalgamate_title
     most = pieces * (service.body_maxlen - (len(subject) + 20 if in_body else 0))
+    size = _size_at(service, is_split=service.overflow_mode == OverflowMode.SPLIT)
+    if len(body) <= most and size(body) <= most:
+        return body, None
+    is_attached = len(body) == characters and _sends_attached(service) and utf8_size(body) <= _MOST_ATTACHED
+    note = cut_note(characters, order["whole_text"], is_attached=is_attached)
+    return beginning(body, most - size(note), size=size) + note, _attached(body) if is_attached else None
 
+
+def _pieces(service: Any, seconds: float) -> int:
+    """Return in how many pieces, about, a text may go: several where the URL asks for `?overflow=split`.
+
+    Apprise waits between requests, 1.2 s at Slack and up to 5.5 s elsewhere: half of the time is for that.
+    """
+    if service.overflow_mode != OverflowMode.SPLIT:
+        return 1
+    waits = service.request_rate_per_sec * max(1, len(service))
+    return max(1, min(_MOST_PIECES, int(seconds / 2 / waits))) if waits > 0 else _MOST_PIECES
+
+
+def _size_at(service: Any, *, is_split: bool) -> Callable[[str], int]:
+    """Return what tells how much of its limit a text takes at a service: no less than its characters.
+
+    First Apprise gives it the form of the service, then it writes that in the service's own way: Slack has
+    `<` as `&lt;`. A text is split before the last step and each piece once more after it, so that both count.
+    """
     shape = service.resolve_format(apprise.NotifyFormat.TEXT)
 
     def size(text: str) -> int:
-        return len(convert_between(apprise.NotifyFormat.TEXT, shape, text))  # type: ignore[no-untyped-call]
+        formed = convert_between(apprise.NotifyFormat.TEXT, shape, text)  # type: ignore[no-untyped-call]
+        arriving = len(service.dialect_convert(formed, shape))
+        both = len(formed) + arriving if is_split and arriving > len(formed) else arriving
+        return max(len(text), len(formed), both)
 
-    if size(body) <= most:
-        return body, None
-    note, attachment = cut_note(len(body), order["whole_text"]), None
-    if service.attachment_support:
-        note = f"\n\n[cut here: the whole text, {len(body):,} characters, is attached]\n"
-        whole = AttachMemory(body, name="answer.md", mimetype="text/markdown")  # type: ignore[no-untyped-call]
-        attachment = apprise.AppriseAttachment([whole])
-    return beginning(body, most - size(note), size=size) + note, attachment
+    return size
+
+
+def _sends_attached(service: Any) -> bool:
+    """Say whether a service surely sends an attachment; one that fills a template may not."""
+    return type(service).__name__ in _ATTACHING and not getattr(service, "template", None)
+
+
+def _attached(text: str) -> Any:
+    whole = AttachMemory(text, name="answer.md", mimetype="text/markdown")  # type: ignore[no-untyped-call]
+    return apprise.AppriseAttachment([whole])
 
 
 if __name__ == "__main__":

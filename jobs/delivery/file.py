@@ -1,7 +1,9 @@
 """Files: a result is written whole or not at all, and nothing leads out of the directory that is meant."""
 
+import hashlib
 import logging
 import os
+import re
 import secrets
 import stat
 from contextlib import suppress
@@ -20,6 +22,10 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE_MODE, _DIRECTORY_MODE = 0o600, 0o700
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_DRAFT = re.compile(r"\.promptd-(?:(?P<whose>[0-9a-f]{16})-)?[0-9a-f]{16}")
+LEFT_BEHIND_AFTER = timedelta(days=1)
+"""How long nobody has touched a draft of which the process was killed, whoever it was."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -28,24 +34,25 @@ def write(target: FileTarget, message: Message, own: OwnFiles) -> None:
 
     A new file is for its owner only, and so are new directories; one that is replaced keeps its mode. The
     file's time is that of what it tells: one that tells of something later stays, since what is tried again
-    comes late. Raises Undeliverable: for good where its name leads nowhere, or to what is `own` or no file,
-    else with what the system says.
+    comes late. Drafts that a killed process has left there go first. Raises Undeliverable: for good where its
+    name leads nowhere, or to what is `own` or no file, else with what the system says.
     """
     try:
         path = PurePosixPath(file_name(target.template, message))
     except ValueError as exc:
         raise Undeliverable(f"the name of its file {exc}", permanent=True) from None
-    if own.have(target.base / path):
-        raise Undeliverable(
-            f"{path} is a file of promptd's own, or named as one; name another", permanent=True
-        )
+    taken = own.taken_by(target.base / path)
+    if taken is not None:
+        raise Undeliverable(f"{path} {taken}", permanent=True)
     text, _ = limits.fitted(message, limits.FILE_BYTES)
     content = text.encode() if text.endswith("\n") else f"{text}\n".encode()
     try:
         directory = _opened(target, path)
+        whose = _whose(target, path, message)
         try:
+            _sweep(directory, whose)
             if _may_replace(directory, path, message.at):
-                _replace(directory, path.name, content, message.at)
+                _replace(directory, path.name, content, at=message.at, whose=whose)
         finally:
             os.close(directory)
     except OSError as exc:
@@ -98,8 +105,29 @@ def _may_replace(directory: int, path: PurePosixPath, at: datetime) -> bool:
     return True
 
 
-def _replace(directory: int, name: str, content: bytes, at: datetime) -> None:
-    draft = f".promptd-{secrets.token_hex(8)}"
+def _whose(target: FileTarget, path: PurePosixPath, message: Message) -> str:
+    """Return what the drafts of a delivery are called by: every try of it has the same."""
+    told = "\0".join((target.name, str(path), message.key))
+    return hashlib.blake2s(told.encode(errors="backslashreplace"), digest_size=8).hexdigest()
+
+
+def _sweep(directory: int, whose: str) -> None:
+    """Remove the drafts that earlier tries of this delivery have left, and those of others after a day.
+
+    No two senders share a draft: each has a name of its own. Should one still be at work at this very
+    delivery, it has lost its claim meanwhile, and now its draft: it fails, and puts nothing in place.
+    """
+    day_ago = _nanoseconds(clock.utcnow() - LEFT_BEHIND_AFTER)
+    for draft in filter(None, map(_DRAFT.fullmatch, os.listdir(directory))):
+        with suppress(OSError):  # it is somebody else's, or gone meanwhile: no reason not to deliver
+            found = os.stat(draft[0], dir_fd=directory, follow_symlinks=False)
+            is_left = draft["whose"] == whose or found.st_ctime_ns < day_ago
+            if is_left and stat.S_ISREG(found.st_mode):
+                os.unlink(draft[0], dir_fd=directory)
+
+
+def _replace(directory: int, name: str, content: bytes, *, at: datetime, whose: str) -> None:
+    draft = f".promptd-{whose}-{secrets.token_hex(8)}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     found = _found(directory, name)
     try:

@@ -10,7 +10,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from contextvars import Context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
 from functools import partial
@@ -50,23 +50,28 @@ class Signal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """One ping of one run; `words` goes along for people, and holds nothing that a prompt or a model said."""
+    """One ping of one run; `words` goes along for people, and holds nothing that a prompt or a model said.
+
+    `url` is the heartbeat of the job as it was when the try began; None where it had none, or nobody knows.
+    """
 
     job: str
     signal: Signal
     rid: UUID
     words: str
+    url: SecretReference | None = None
 
 
 def ping_of(event: Event) -> Ping | None:
     """Return the ping that an event means, if it means one."""
     match event:
-        case RunStarted(run=run) if run.tries <= 1 and run.trigger not in _UNHEARD:
-            return Ping(run.job, Signal.START, run_uuid(run), f"{_named(run)} has begun")
+        case RunStarted(run=run, heartbeat=url) if run.tries <= 1 and run.trigger not in _UNHEARD:
+            return Ping(run.job, Signal.START, run_uuid(run), f"{_named(run)} has begun", url)
         case RunFinished(run=run, outcome=outcome) | RunRecovered(run=run, outcome=outcome):
             signal = _signal_of(outcome)
             if signal is not None and run.trigger not in _UNHEARD:
-                return Ping(run.job, signal, run_uuid(run), f"{_named(run)}: {_ended(run, outcome)}")
+                url = event.heartbeat if isinstance(event, RunFinished) else None
+                return Ping(run.job, signal, run_uuid(run), f"{_named(run)}: {_ended(run, outcome)}", url)
     return None
 
 
@@ -113,10 +118,11 @@ def _host(url: Secret) -> str:
 class Heartbeats:
     """Pings the URLs of jobs. `hear` is a listener of events, called in the loop; it makes its own tasks.
 
-    `urls`: by job, those of all configured jobs that have one. The pings of one job go in their order, one at
-    a time, each tried after each of `pauses` until it is taken; so many of one job wait at most, whatever
-    others do, and its newest end is always among them. What fails harms nothing, and is logged once for a
-    job until its URL answers again.
+    A run pings where its job did when it began, whatever a reload has made of that since; `urls`, those of
+    the configured jobs by name, are for the ends of runs whose process is gone. The pings of one job go in
+    their order, one at a time, each tried after each of `pauses` until it is taken; so many of one job wait
+    at most, whatever others do, and its newest end is always among them. What fails harms nothing, and is
+    logged once for a job until its URL answers again.
     """
 
     def __init__(
@@ -141,7 +147,7 @@ class Heartbeats:
         self.take(urls, secrets=secrets)
 
     def take(self, urls: Mapping[str, SecretReference], *, secrets: SecretReader) -> None:
-        """Ping for the jobs of this configuration from now on."""
+        """Ping for runs that begin with this configuration; those at work go on with what they have."""
         self._urls, self._secrets = urls, secrets
         self._hosts: dict[str, asyncio.Semaphore] = {}
         self._failing &= urls.keys()
@@ -149,7 +155,9 @@ class Heartbeats:
     def hear(self, event: Event) -> None:
         """Queue the ping that an event means, if it means one."""
         ping = ping_of(event)
-        if ping is None or ping.job not in self._urls or self._closed:
+        if ping is not None and isinstance(event, RunRecovered):
+            ping = replace(ping, url=self._urls.get(ping.job))
+        if ping is None or ping.url is None or self._closed:
             return
         waiting = self._waiting.setdefault(ping.job, deque())
         waiting.append(ping)
@@ -233,11 +241,9 @@ class Heartbeats:
 
     async def _ask(self, ping: Ping) -> None:
         """Send a ping once; raises Undeliverable where it is not taken."""
-        reference = self._urls.get(ping.job)
-        if reference is None:  # the configuration has changed meanwhile
-            return
+        assert ping.url is not None
         try:
-            url = address(await asyncio.to_thread(self._secrets.unlearned, reference), ping.signal)
+            url = address(await asyncio.to_thread(self._secrets.unlearned, ping.url), ping.signal)
         except SecretUnreadable as exc:
             raise Undeliverable(f"its URL cannot be read: {exc}", permanent=True) from exc
         except ValueError as exc:

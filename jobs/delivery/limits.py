@@ -11,7 +11,7 @@ WEBHOOK_BYTES: Final = 1_000_000
 COMMAND_BYTES: Final = 10_000_000
 FILE_BYTES: Final = 100_000_000
 APPRISE_BYTES: Final = 10_000_000
-"""Of what goes to the child process, which attaches or cuts it as the service takes it."""
+"""Of what goes to the child process, which cuts it as the service takes it, and attaches up to 2 MB."""
 
 
 def utf8_size(text: str) -> int:
@@ -39,7 +39,8 @@ def beginning(text: str, most: int, *, size: Callable[[str], int]) -> str:
     return kept
 
 
-def cut_note(length: int, whole_text: str) -> str:
+def cut_note(length: int, whole_text: str, *, is_attached: bool = False) -> str:
     """Return what is said where a text of so many characters was cut; `whole_text` is a command, or empty."""
+    attached = " and is attached" if is_attached else ""
     where = f"; `{whole_text}` prints it" if whole_text else ""
-    return f"\n\n[cut here: the whole text has {length:,} characters{where}]\n"
+    return f"\n\n[cut here: the whole text has {length:,} characters{attached}{where}]\n"

@@ -4,9 +4,10 @@ import asyncio
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import datetime, timedelta, tzinfo
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import partial
+from types import MappingProxyType
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
@@ -14,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from jobs import clock
 from jobs.delivery.backoff import LONGEST_ASKED, WAITS, longest_waits, verdict_of
 from jobs.delivery.contents import content_of
+from jobs.delivery.left_alone import LEFT_TO_OTHERS, LeftAlone
 from jobs.delivery.room import HANGS_AFTER, Room
 from jobs.delivery.send import Tools, send
 from jobs.delivery.target import DeliveryTarget
@@ -44,11 +46,21 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Ways:
-    """Where deliveries go, by name, and what they are sent with. `zones` are those of the jobs."""
+    """Where deliveries go, by name, and what they are sent with. `zones` are those of the jobs.
+
+    `zone` is that of a job that is gone, where nothing else says it. `seals` differ where the secrets of a
+    target do, though it refers to them as before.
+    """
 
     targets: Mapping[str, DeliveryTarget]
     zones: Mapping[str, tzinfo]
     tools: Tools
+    seals: Mapping[str, bytes] = field(default_factory=lambda: MappingProxyType({}))
+    zone: tzinfo = UTC
+
+    def version(self, name: str) -> tuple[DeliveryTarget | None, bytes | None]:
+        """Return what is another one when a target is."""
+        return self.targets.get(name), self.seals.get(name)
 
 
 class Outbox:
@@ -56,7 +68,8 @@ class Outbox:
 
     So a target that hangs holds up nobody else, and is left alone for a while. Nothing is lost: what a
     process was sending when it died is sent again with the same key, by whoever finds it. A target that these
-    ways do not know is left to a process that may know it; where there is no other, what goes there fails.
+    ways do not know is left to a process that may know it; where there is no other, or none is seen to send
+    to it for so long as `leaves_for`, what goes there fails.
     """
 
     def __init__(
@@ -67,23 +80,35 @@ class Outbox:
         *,
         instance_id: int,
         waits: Sequence[timedelta] = WAITS,
+        hangs_after: float = HANGS_AFTER,
+        leaves_for: timedelta = LEFT_TO_OTHERS,
     ) -> None:
         self._store, self._events, self._instance_id, self._waits = store, events, instance_id, waits
-        self._room = Room()
+        self._room, self._hangs_after = Room(hangs_after=hangs_after), hangs_after
+        self._left_alone = LeftAlone(instance_id=instance_id, given_up_after=leaves_for)
         self._lanes: dict[str, asyncio.Task[int]] = {}
         self._sending: dict[str, asyncio.Timeout] = {}
         self._paused: dict[str, float] = {}
+        self._answers: set[str] = set()
+        self._changed: frozenset[str] = frozenset()
         self._asked = asyncio.Event()
         self._closed = False
         self._offset: timedelta | None = None
         self._ways = ways
 
     def take(self, ways: Ways) -> None:
-        """Send these ways from now on; what is being sent in a way that is no more is sent anew."""
+        """Send these ways from now on; what is being sent in a way that is no more is sent anew.
+
+        What has failed at a target that is another one now does not wait for its next try.
+        """
         before, self._ways = self._ways, ways
-        for name, scope in self._sending.items():
-            if ways.targets.get(name) != before.targets.get(name) and not scope.expired():
-                scope.reschedule(asyncio.get_running_loop().time())
+        names = {*before.targets, *ways.targets}
+        changed = frozenset(name for name in names if ways.version(name) != before.version(name))
+        for name in changed & self._sending.keys():
+            if not self._sending[name].expired():
+                self._sending[name].reschedule(asyncio.get_running_loop().time())
+        self._changed |= changed
+        self._answers -= changed
         self.hasten()
 
     def wake(self) -> None:
@@ -100,6 +125,7 @@ class Outbox:
         while not self._closed:
             self._asked.clear()
             await self._mend_times()
+            await self._hasten_changed()
             wait = await self._look()
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait):
@@ -154,18 +180,33 @@ class Outbox:
         if pulled:
             logger.warning("deliveries that waited for a time which a wrong clock had set: %d", pulled)
 
+    async def _hasten_changed(self) -> None:
+        """Have what waits for its next try at a changed target sent now, once for each reload."""
+        changed = self._changed
+        if not changed:
+            return
+        known = changed & self._ways.targets.keys()
+        hastened = await self._store.insist(deliveries.hasten, known, now=clock.utcnow())
+        if self._changed is changed:
+            self._changed = frozenset()
+        if hastened:
+            logger.info("deliveries that are tried again now, since their targets have changed: %d", hastened)
+
     async def _look(self) -> float:
         """Begin with every target for which something is due; return in how many seconds to look again."""
         now, tick = clock.utcnow(), clock.monotonic()
         self._paused = {name: until for name, until in self._paused.items() if until > tick}
-        found, next_due = await self._store.insist_on_reading(
+        found, next_due, left = await self._store.insist_on_reading(
             _seen,
             instance_id=self._instance_id,
             now=now,
             known=tuple(self._ways.targets),
+            given_up=self._left_alone.given_up(tick=tick),
             busy=(*self._lanes, *self._paused),
         )
-        for target, seen in found.items() if not self._closed else ():
+        self._left_alone.see(left, tick=tick)
+        untried_first = sorted(found.items(), key=lambda each: each[1][0].attempts > 0)
+        for target, seen in untried_first if not self._closed else ():
             lane = asyncio.create_task(self._lane(seen), name=f"deliveries to {target}")
             self._lanes[target] = lane
             lane.add_done_callback(partial(self._lane_ended, target))
@@ -189,7 +230,7 @@ class Outbox:
         """
         sent = 0
         for each in seen:
-            async with self._room.place():
+            async with self._room.place(answers=each.target in self._answers):
                 if self._closed:
                     break
                 claimed = await self._store.insist(self._claim, each)
@@ -202,15 +243,15 @@ class Outbox:
 
     def _claim(self, connection: Connection, seen: Due) -> ClaimedDelivery | None:
         """Claim when the writer comes to it: what waits for the writer may wait for long."""
-        target, now = self._ways.targets.get(seen.target), clock.utcnow()
-        if target is None and not instances.is_alone(connection, self._instance_id, now=now):
+        target, now, tick = self._ways.targets.get(seen.target), clock.utcnow(), clock.monotonic()
+        if target is None and not self._left_alone.may_fail(connection, seen.target, now=now, tick=tick):
             return None
         until = now + (target.timeout if target else timedelta()) + MARGIN
         return deliveries.claim(connection, seen, instance_id=self._instance_id, until=until, now=now)
 
     async def _deliver(self, claimed: ClaimedDelivery) -> bool:
         """Send a delivery and settle it; return whether the next one may follow at once."""
-        began = clock.monotonic()
+        began, version = clock.monotonic(), self._ways.version(claimed.target)
         try:
             verdict = Verdict.delivered() if await self._sent(claimed) else None
         except Undeliverable as exc:
@@ -227,15 +268,17 @@ class Outbox:
             self._events.emit(_told(claimed, verdict))
         else:
             logger.warning("delivery %d was taken over by another process meanwhile", claimed.id)
-        return not self._pauses(claimed.target, verdict, clock.monotonic() - began)
+        same = self._ways.version(claimed.target) == version
+        return same and self._goes_on(claimed.target, verdict, clock.monotonic() - began)
 
     async def _sent(self, claimed: ClaimedDelivery) -> bool:
         """Send a delivery; raises Undeliverable. Returns False where its target changed meanwhile."""
-        target = self._ways.targets.get(claimed.target)
+        version = target, _ = self._ways.version(claimed.target)
         if target is None:
             name, again = claimed.target, f"`promptd delivery retry {claimed.id}`"
             raise Undeliverable(f"no delivery target named {name!r}; put it back and {again}", permanent=True)
-        message = await self._store.insist_on_reading(content_of, claimed, self._ways.zones)
+        zones, zone = self._ways.zones, self._ways.zone
+        message = await self._store.insist_on_reading(content_of, claimed, zones, zone=zone)
         if message is None:
             return True  # whoever has removed its run has removed it as well
         try:
@@ -243,20 +286,26 @@ class Outbox:
                 self._sending[target.name] = scope
                 await send(target, message, tools=self._ways.tools)
         except TimeoutError:
-            if self._ways.targets.get(claimed.target) != target:
+            if self._ways.version(claimed.target) != version:
                 return False
             raise Undeliverable(f"no end within {target.timeout.total_seconds():g} s") from None
         finally:
             self._sending.pop(target.name, None)
         return True
 
-    def _pauses(self, target: str, verdict: Verdict, seconds: float) -> bool:
-        """Leave a target alone that has hung and will be tried again; return whether it is."""
-        if verdict.again_at is None or seconds < HANGS_AFTER:
-            return False
+    def _goes_on(self, target: str, verdict: Verdict, seconds: float) -> bool:
+        """Remember whether a target answers; return whether the next delivery may follow at once.
+
+        One that has hung and will be tried again is left alone.
+        """
+        hung = verdict.state is not DeliveryState.DELIVERED and seconds >= self._hangs_after
+        answers = not hung and target in self._ways.targets
+        (self._answers.add if answers else self._answers.discard)(target)
+        if not hung or verdict.again_at is None:
+            return True
         wait = (verdict.again_at - clock.utcnow()).total_seconds()
         self._paused[target] = clock.monotonic() + min(wait, LONGEST_PAUSE)
-        return True
+        return False
 
     def _verdict(self, claimed: ClaimedDelivery, refused: Undeliverable) -> Verdict:
         why = self._ways.tools.redactor.clean(str(refused)[:_LONGEST_WORDS])[:LONGEST_ERROR]
@@ -268,16 +317,23 @@ _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 
 
 def _seen(
-    connection: Connection, *, instance_id: int, now: datetime, known: Collection[str], busy: Collection[str]
-) -> tuple[dict[str, list[Due]], datetime | None]:
-    """Return what is due, and when the next delivery after that is.
+    connection: Connection,
+    *,
+    instance_id: int,
+    now: datetime,
+    known: Collection[str],
+    given_up: Collection[str],
+    busy: Collection[str],
+) -> tuple[dict[str, list[Due]], datetime | None, Collection[str]]:
+    """Return what is due, when the next delivery after that is, and which targets are left alone.
 
-    What goes to a target that is not known is another process's, where there is one.
+    What goes to a target that is not known is another process's, where there is one and it is not given up.
     """
     alone = instances.is_alone(connection, instance_id, now=now)
-    mine = None if alone else known
+    mine = None if alone else (*known, *given_up)
+    left = () if alone else deliveries.left_alone(connection, known, instance_id=instance_id, now=now)
     found = deliveries.due(connection, instance_id=instance_id, now=now, known=mine, busy=busy)
-    return found, deliveries.next_due(connection, now=now)
+    return found, deliveries.next_due(connection, now=now), left
 
 
 def _told(claimed: ClaimedDelivery, verdict: Verdict) -> DeliverySettled:

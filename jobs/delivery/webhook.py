@@ -30,11 +30,7 @@ async def post(target: WebhookTarget, message: Message, *, secrets: SecretReader
 
     2xx delivers it. A redirect and 410 are for good; for everything else it may be sent again.
     """
-    url = secrets.unlearned(target.url)
-    headers = {name: _header(reference, secrets) for name, reference in target.headers.items()}
-    for secret in secrets_in_headers(headers):
-        secrets.learn(secret)
-    key = _signing_key(secrets.read(target.secret), secrets) if target.secret else None
+    url, headers, key = await asyncio.to_thread(_kept, target, secrets)
     body = await asyncio.to_thread(document, message)
     ours = signed_headers(message.key, body, key, now=clock.utcnow())
     theirs = {name: value for name, value in headers.items() if name.lower() not in map(str.lower, ours)}
@@ -47,6 +43,16 @@ async def post(target: WebhookTarget, message: Message, *, secrets: SecretReader
         allow_link_local=target.allow_link_local,
     )
     _judge(reply, outgoing, now=clock.utcnow())
+
+
+def _kept(target: WebhookTarget, secrets: SecretReader) -> tuple[Secret, Mapping[str, str], bytes | None]:
+    """Return the address, the headers and what signs; the redactor learns them. Blocks: files."""
+    url = secrets.unlearned(target.url)
+    headers = {name: _header(reference, secrets) for name, reference in target.headers.items()}
+    for secret in secrets_in_headers(headers):
+        secrets.learn(secret)
+    key = _signing_key(secrets.read(target.secret), secrets) if target.secret else None
+    return url, headers, key
 
 
 def _header(reference: SecretReference, secrets: SecretReader) -> str:

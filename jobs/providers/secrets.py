@@ -5,8 +5,7 @@ import hashlib
 import hmac
 import os
 import secrets
-import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -17,20 +16,26 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from jobs.credential import SecretReference
 from jobs.errors import SecretUnreadable
-from jobs.secret import Redactor, Secret
+from jobs.providers.secret_files import SecretFiles, read_now
+from jobs.secret import Redactor, Secret, Token
 
-LONGEST_SECRET = 64 * 1024
 SHORTEST_SECRET_KEY = 32
 _FINGERPRINT_CHARACTERS = 16
 
 
 class SecretReader:
-    """Reads references against one environment. `file:` secrets are read again when the file changes."""
+    """Reads references against one environment, anew each time.
 
-    def __init__(self, environ: Mapping[str, str], redactor: Redactor) -> None:
+    `file:` may lie on any disk: see `SecretFiles`, which the readers of a process share as `files`. What
+    systemd hands over lies in memory (systemd.exec(5)).
+    """
+
+    def __init__(
+        self, environ: Mapping[str, str], redactor: Redactor, *, files: SecretFiles | None = None
+    ) -> None:
         self._environ = environ
         self._redactor = redactor
-        self._files: dict[Path, tuple[tuple[int, int, int], Secret]] = {}
+        self.files = files or SecretFiles()
 
     def read(self, reference: SecretReference) -> Secret:
         """Return the secret now, which the redactor learns whole; raises SecretUnreadable as `unlearned`."""
@@ -49,10 +54,10 @@ class SecretReader:
             case "env":
                 return _taken(self._variable(reference.name))
             case "file":
-                return self._file(Path(reference.name).expanduser())
+                return _secret_in(Path(reference.name).expanduser(), self.files.read)
             case "systemd":
                 directory = self._variable("CREDENTIALS_DIRECTORY")
-                return self._file(Path(directory) / reference.name)
+                return _secret_in(Path(directory) / reference.name, read_now)
             case scheme:
                 raise SecretUnreadable(f"{scheme}: is no way to keep a secret; use env:, file: or systemd:")
 
@@ -66,24 +71,16 @@ class SecretReader:
             raise SecretUnreadable(f"the variable {name} is not set")
         return value
 
-    def _file(self, path: Path) -> Secret:
-        try:
-            found = path.stat()
-            version = (found.st_mtime_ns, found.st_size, found.st_ino)
-            known = self._files.get(path)
-            if known and known[0] == version:
-                return known[1]
-            if not stat.S_ISREG(found.st_mode) or found.st_size > LONGEST_SECRET:
-                raise SecretUnreadable(f"not a file of at most {LONGEST_SECRET} bytes")
-            secret = _taken(path.read_text("utf-8").strip())
-        except SecretUnreadable as exc:
-            raise SecretUnreadable(f"{path}: {exc}") from exc
-        except OSError as exc:
-            raise SecretUnreadable(f"cannot read {path}: {exc.strerror}") from exc
-        except UnicodeDecodeError as exc:
-            raise SecretUnreadable(f"{path} is not UTF-8 text") from exc
-        self._files[path] = (version, secret)
-        return secret
+
+def _secret_in(path: Path, read: Callable[[Path], bytes]) -> Secret:
+    try:
+        return _taken(read(path).decode("utf-8").strip())
+    except SecretUnreadable as exc:
+        raise SecretUnreadable(f"{path}: {exc}") from exc
+    except OSError as exc:
+        raise SecretUnreadable(f"cannot read {path}: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise SecretUnreadable(f"{path} is not UTF-8 text") from exc
 
 
 def _taken(text: str) -> Secret:
@@ -121,10 +118,10 @@ class Keyring:
         """Encrypt a token for the database."""
         return self._fernet.encrypt(secret.reveal().encode())
 
-    def unseal(self, sealed: bytes) -> Secret:
+    def unseal(self, sealed: bytes) -> Token:
         """Decrypt a token; raises SecretUnreadable when none of the keys fits."""
         try:
-            return Secret(self._fernet.decrypt(sealed).decode())
+            return Token(self._fernet.decrypt(sealed).decode())
         except InvalidToken as exc:
             raise SecretUnreadable(
                 "the stored login was encrypted with another secret_key; put that key back, or log in again"

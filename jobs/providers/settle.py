@@ -6,6 +6,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
+from jobs.alert import AlertKind
 from jobs.attempt import Attempt, Purpose, Step, Wait
 from jobs.credential import Readable, Strategy, Unreadable
 from jobs.errors import AttributionRefused, ErrorClass
@@ -18,7 +19,8 @@ from jobs.providers.resolve import PassedOver, Resolved, resolve_runtime_provide
 from jobs.providers.vault import Vault
 from jobs.request import Usage
 from jobs.run import PaidAnswer
-from jobs.store import attempts, credentials, holds, runs
+from jobs.store import alerts, attempts, credentials, holds, runs
+from jobs.store.alerts import About
 from jobs.store.attempts import Failure, Place
 from jobs.target import Target
 
@@ -318,4 +320,6 @@ def _mark(
     try:
         return credentials.mark(connection, attempt, earned, now=now), None
     except AttributionRefused as exc:
+        about = About(AlertKind.ATTRIBUTION_REFUSED, f"{AlertKind.ATTRIBUTION_REFUSED}:{attempt.id}")
+        alerts.write_down(connection, about, str(exc), now=now)
         return None, str(exc)

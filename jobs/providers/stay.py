@@ -141,9 +141,8 @@ class Stay:
         if completion is None:
             error_class = verdict.error_class or ErrorClass.INVALID_RESPONSE
             return await self._blame.failed(attempt, answer, verdict, error_class, latency)
-        completion = replace(
-            completion, text=await redacted(self._services.redactor.own, without_nul(completion.text))
-        )
+        own = partial(self._services.redactor.own, is_cut=completion.truncated)
+        completion = replace(completion, text=await redacted(own, without_nul(completion.text)))
         await self._services.store.insist(
             settle_success,
             attempt,

@@ -9,7 +9,7 @@ from typing import Any
 
 from jobs.errors import PromptdError
 from jobs.providers.answer import Answer
-from jobs.secret import Redactor, Secret
+from jobs.secret import Redactor, Secret, Token
 
 _OK = 200
 _LONGEST = timedelta(days=3650).total_seconds()
@@ -50,10 +50,10 @@ def granted(answer: Answer, *, now: datetime) -> Grant | None:
     if not carriable(access):
         return None
     lifetime = next((document[name] for name in _GRANT_LIFETIMES if name in document), None)
-    secret = Secret(str(access))
+    secret = Token(str(access))
     return Grant(
         secret,
-        Secret(str(refresh)) if carriable(refresh) else None,
+        Token(str(refresh)) if carriable(refresh) else None,
         now,
         _after(document.get("expires_in"), now) or expiry_of(secret),
         _after(lifetime, now),

@@ -25,7 +25,7 @@ from jobs.mark import Scope
 from jobs.run import COUNTING_TRIGGERS, FAILED_STATES, RunState, Trigger
 from jobs.store import tokens
 from jobs.store.alerts import ABOUT, About, Standing
-from jobs.store.tables import alerts, attempts, credentials, jobs, marks, runs
+from jobs.store.tables import alerts, attempts, credentials, instances, jobs, marks, runs
 from jobs.store.tokens import SealedTokens
 
 _UNHEARD = (Trigger.DRILL, Trigger.ASK)
@@ -151,7 +151,7 @@ _CLOSED = (
     .order_by(marks.c.id)
 )
 _OPEN = select(
-    alerts.c.id, *(alerts.c[name] for name in (*ABOUT, "opened_at", "told_at", "reminders"))
+    alerts.c.id, *(alerts.c[name] for name in (*ABOUT, "opened_at", "told_at", "reminders", "message"))
 ).where(alerts.c.resolved_at.is_(None))
 _NEWEST = select(func.coalesce(func.max(alerts.c.id), 0))
 
@@ -195,7 +195,7 @@ def _closed(row: RowMapping) -> ClosedCredential:
 
 def _standing(row: RowMapping) -> Standing:
     about = About(**{name: row[name] for name in ABOUT} | {"kind": AlertKind(row["kind"])})
-    return Standing(row["id"], about, row["opened_at"], row["told_at"], row["reminders"])
+    return Standing(row["id"], about, row["opened_at"], row["told_at"], row["reminders"], row["message"])
 
 
 def newest_ends(connection: Connection, names: Collection[str]) -> dict[str, EndedRun]:
@@ -225,3 +225,12 @@ def held_by(connection: Connection, hold_keys: Collection[str], *, at_most: int)
     """Return the first jobs, in order of their names, that are held for one of these reasons."""
     query = select(jobs.c.name).where(jobs.c.hold_key.in_(hold_keys), jobs.c.held_until.is_not(None))
     return list(connection.execute(query.order_by(jobs.c.name).limit(at_most)).scalars())
+
+
+def another_daemon_worked(connection: Connection, instance_id: int, *, since: datetime) -> bool:
+    """Say whether another daemon has worked on this database since then, though it may be down now."""
+    query = select(instances.c.id).where(
+        instances.c.kind == "daemon", instances.c.id != instance_id, instances.c.heartbeat_at > since
+    )
+    newest = query.order_by(instances.c.id.desc()).limit(1)
+    return connection.execute(newest).scalar_one_or_none() is not None

@@ -1,20 +1,24 @@
 """Alerts in the database: what they are judged by, and the one verb that tells of them, each once.
 
 `told_at` is when people were last told of an alert. One that is over was told of at that very moment
-(`told_at` = `resolved_at`), unless it was closed without a word: then the two differ.
+(`told_at` = `resolved_at`), unless it was closed without a word: then the two differ. An alert of a kind that
+does not last is open while nobody was told of it: whoever met what it is about has written that down.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, and_, insert, select, update
+from sqlalchemy import Connection, and_, func, insert, select, update
 
 from jobs.alert import AlertKind, Notice
 from jobs.delivery_state import DeliveryState
 from jobs.store.deliveries import new_key
 from jobs.store.jobs import insert_or_ignore
 from jobs.store.tables import alerts, deliveries
+
+MOST_UNTOLD = 100
+"""How many alerts of a kind that does not last are kept for whoever tells of them, should nobody do so."""
 
 _TICK = timedelta(microseconds=1)
 
@@ -40,11 +44,12 @@ class Standing:
     opened_at: datetime
     told_at: datetime
     reminders: int = 0
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A notice that is to be told, in words. `standing` is None for what opens only now."""
+    """A notice that is to be told, in words. `standing` is None for what is not written down yet."""
 
     notice: Notice
     about: About
@@ -82,6 +87,17 @@ class Verdict:
         return bool(self.tell or self.close or self.redate)
 
 
+def write_down(connection: Connection, about: About, message: str, *, now: datetime) -> None:
+    """Keep what a transaction has met, with that transaction, for whoever tells of it at the next beat.
+
+    It is of a kind that does not last; of such there are `MOST_UNTOLD` at most, and the rest is left out.
+    """
+    untold = select(func.count()).where(alerts.c.kind == about.kind, alerts.c.resolved_at.is_(None))
+    if connection.execute(untold).scalar_one() < MOST_UNTOLD:
+        row = _row(about, message, now) | {"resolved_at": None}
+        connection.execute(insert_or_ignore(connection.dialect.name, alerts).values(row))
+
+
 def tell(
     connection: Connection,
     verdict: Verdict,
@@ -115,7 +131,9 @@ def _write(connection: Connection, change: Change, verdict: Verdict, now: dateti
         return _open(connection, change, verdict, now)
     at = max(now, standing.opened_at)  # the clock may have been set back
     match change.notice:
-        case Notice.OPENED | Notice.REMINDER:
+        case Notice.OPENED:
+            done = _update(connection, standing, told_at=at, resolved_at=at, message=change.subject)
+        case Notice.REMINDER:
             done = _update(connection, standing, told_at=at, reminders=standing.reminders + 1)
         case Notice.RESOLVED:
             done = _update(connection, standing, told_at=at, resolved_at=at)
@@ -144,16 +162,15 @@ def _open(connection: Connection, change: Change, verdict: Verdict, now: datetim
     if before is not None and closed_quietly and now - before.told_at < verdict.quiet:
         connection.execute(update(alerts).where(alerts.c.id == before.id).values(resolved_at=None))
         return None
-    row = {name: getattr(about, name) for name in ABOUT}
-    row |= {
-        "message": change.subject,
-        "opened_at": now,
-        "told_at": now,
-        "resolved_at": None if lasts else now,
-    }
+    row = _row(about, change.subject, now) | {"resolved_at": None if lasts else now}
     query = insert_or_ignore(connection.dialect.name, alerts).values(row).returning(alerts.c.id)
     alert_id: int | None = connection.execute(query).scalar_one_or_none()
     return alert_id
+
+
+def _row(about: About, message: str, now: datetime) -> dict[str, object]:
+    named = {name: getattr(about, name) for name in ABOUT}
+    return named | {"message": message, "opened_at": now, "told_at": now}
 
 
 def _delivery(told: Told, target: str, now: datetime) -> dict[str, object]:

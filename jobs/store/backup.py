@@ -9,7 +9,9 @@ from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
 
-from jobs.errors import Busy, Unavailable, UsageError
+from jobs.errors import Busy, ConfigError, Unavailable, UsageError
+from jobs.store import shape
+from jobs.store.file_modes import real_file
 
 _NOT_OURS = "sqlite_%"
 _OF_A_DATABASE = ("", "-wal", "-shm", "-journal")
@@ -29,11 +31,12 @@ def back_up(database: Path, target: Path) -> Backup:
 
     Writers go on meanwhile: the copy is what was committed when it began. Raises Unavailable when the copy is
     not sound, or cannot be written; then `target` is as it was. Raises UsageError for a target that is the
-    database itself, or a file that SQLite keeps beside it.
+    database itself, or a file that SQLite keeps beside it, or no file: a device, a pipe.
     """
     if _is_part_of(target, database):
         raise UsageError(f"{target} is the database itself, or a part of it; name another file")
     try:
+        _refuse_to_replace(target)
         with _verified(database, target) as (part, rows):
             return _put(part, target, rows)
     except (OSError, sqlite3.Error) as exc:
@@ -43,12 +46,20 @@ def back_up(database: Path, target: Path) -> Backup:
 
 
 def revision_of_backup(file: Path) -> str:
-    """Return the revision of a database of this program in a file; raises UsageError for anything else."""
+    """Return the revision of a database of this program in a file; raises UsageError for anything else.
+
+    One that lacks a table or a column of its revision is no such database; an index can be made anew.
+    """
     try:
+        if not file.is_file():  # a pipe would be waited for
+            raise UsageError(f"{file} is no backup of promptd: it is no file")
         with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
             (revision,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-    except (sqlite3.Error, TypeError) as exc:
+            shape.missing(connection.execute, str(revision)).require_rows(file)
+    except (OSError, sqlite3.Error, TypeError) as exc:
         raise UsageError(f"{file} is no backup of promptd: {exc}") from exc
+    except ConfigError as exc:
+        raise UsageError(f"{file} is no whole backup of promptd: {exc}") from exc
     return str(revision)
 
 
@@ -64,11 +75,14 @@ def restore(file: Path, database: Path, *, now: datetime) -> Restored:
     """Put a verified copy of a file in the place of a database, which is kept beside it under another name.
 
     Raises Busy while anybody has the database open, Unavailable when the copy is not sound or cannot be made;
-    then the database is as it was. Raises UsageError for a file that is the database itself.
+    then the database is as it was. Raises UsageError for a file that is the database itself. Where the
+    database is a link, it stays one: what it leads to is replaced.
     """
+    database = real_file(database)
     if _is_part_of(file, database):
         raise UsageError(f"{file} is the database itself, or a part of it; name a backup")
     try:
+        _refuse_to_replace(database)
         database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _alone(database), _verified(file, database) as (part, rows):
             _give(part, database.parent)
@@ -146,6 +160,12 @@ def _put_back(database: Path, kept: Path, named: Sequence[str]) -> None:
 
 def _is_part_of(file: Path, database: Path) -> bool:
     return file.resolve() in {Path(f"{database.resolve()}{part}") for part in _OF_A_DATABASE}
+
+
+def _refuse_to_replace(target: Path) -> None:
+    """Raise UsageError for a device, a pipe or whatever else is there and no file."""
+    if target.exists() and not target.is_file():
+        raise UsageError(f"{target} is no file, and is not replaced; name another")
 
 
 def _said(error: OSError | sqlite3.Error) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Self, assert_never
 
-from sqlalchemy import Connection, and_, func, insert, literal_column, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, func, insert, literal_column, or_, select, update
 
 from jobs.delivery_state import DeliverOn, DeliveryState
 from jobs.run import FAILED_STATES, ClaimedRun, Consequences, Outcome, RunState, Trigger
@@ -119,17 +119,20 @@ def _fits(connection: Connection, on: DeliverOn, run: ClaimedRun, outcome: Outco
 
 
 def _answer_before(connection: Connection, run: ClaimedRun) -> str | None:
-    """Return the answer of the job's newest earlier success that was not silent, None where there is none."""
+    """Return the answer of the job's last success that was not silent, None where there is none.
+
+    The last one to end is meant: of runs beside each other a later one may have ended earlier.
+    """
     return connection.execute(
         select(runs.c.output)
         .where(
             runs.c.job == run.job,
-            runs.c.id < run.id,
+            runs.c.id != run.id,
             runs.c.state == RunState.SUCCEEDED,
             runs.c.trigger != Trigger.DRILL,
             runs.c.silent.is_(False),
         )
-        .order_by(runs.c.id.desc())
+        .order_by(runs.c.finished_at.desc(), runs.c.id.desc())
         .limit(1)
     ).scalar_one_or_none()
 
@@ -159,11 +162,7 @@ def due(
     to which this process sends: what else stands in its name was left by it. With `known`: only to these
     targets; with `run_id`: only of that run.
     """
-    free = or_(
-        deliveries.c.sending_by.is_(None),
-        deliveries.c.sending_until <= now,
-        deliveries.c.sending_by.in_([instance_id, *_gone_senders(connection, now)]),
-    )
+    free = _is_free(connection, instance_id, now)
     order = (deliveries.c.next_attempt_at, deliveries.c.id)
     place = func.row_number().over(partition_by=deliveries.c.target, order_by=order).label("place")
     found = select(deliveries.c.id, deliveries.c.target, deliveries.c.attempts, place).where(
@@ -178,6 +177,33 @@ def due(
     for row in connection.execute(select(rows).where(rows.c.place <= most).order_by(rows.c.place)):
         by_target.setdefault(row.target, []).append(Due(row.id, row.target, row.attempts))
     return by_target
+
+
+def _is_free(connection: Connection, instance_id: int, now: datetime) -> ColumnElement[bool]:
+    """Say which deliveries nobody but this process sends."""
+    return or_(
+        deliveries.c.sending_by.is_(None),
+        deliveries.c.sending_until <= now,
+        deliveries.c.sending_by.in_([instance_id, *_gone_senders(connection, now)]),
+    )
+
+
+def left_alone(
+    connection: Connection, known: Collection[str], *, instance_id: int, now: datetime
+) -> frozenset[str]:
+    """Return the targets beside `known` for which something is due, and to which no other process sends.
+
+    Nor has one tried to: nothing waits there for the next try after a failure.
+    """
+    waits = and_(deliveries.c.failures > 0, deliveries.c.next_attempt_at > now)
+    sent_to = select(deliveries.c.target).where(_PENDING, or_(~_is_free(connection, instance_id, now), waits))
+    found = select(deliveries.c.target).where(
+        _PENDING,
+        deliveries.c.next_attempt_at <= now,
+        deliveries.c.target.not_in(known),
+        deliveries.c.target.not_in(sent_to),
+    )
+    return frozenset(connection.execute(found.distinct()).scalars())
 
 
 def _gone_senders(connection: Connection, now: datetime) -> list[int]:
@@ -265,6 +291,19 @@ def pull_in(connection: Connection, *, longest: Sequence[timedelta], now: dateti
         nearer = update(deliveries).where(too_late).values(next_attempt_at=now + wait)
         pulled += connection.execute(nearer).rowcount
     return pulled
+
+
+def hasten(connection: Connection, targets: Collection[str], *, now: datetime) -> int:
+    """Let what has failed at these targets wait for its next try no longer; return how many were waiting.
+
+    They keep their failures. What waits for a title goes on waiting, and what is being sent is left alone.
+    """
+    waits = and_(_PENDING, deliveries.c.failures > 0, deliveries.c.next_attempt_at > now)
+    hastened = 0
+    for portion in in_portions(targets):
+        these = and_(waits, deliveries.c.sending_by.is_(None), deliveries.c.target.in_(portion))
+        hastened += connection.execute(update(deliveries).where(these).values(next_attempt_at=now)).rowcount
+    return hastened
 
 
 def ask_again(connection: Connection, ids: Collection[int], *, now: datetime) -> list[int]:

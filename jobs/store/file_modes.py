@@ -30,7 +30,7 @@ def wrong_with_file(facts: os.stat_result, *, trusted: Collection[int]) -> tuple
 def wrong_with_directory(facts: os.stat_result, *, trusted: Collection[int]) -> tuple[str, str] | None:
     """Return what is wrong with the directory of private files, and the command that mends it.
 
-    Its group may write: the control socket lets it steer the daemon anyway.
+    Its group may write, and so replace what is in it: whoever lets it do so trusts it, and `doctor` warns.
     """
     mode = stat.S_IMODE(facts.st_mode)
     if mode & stat.S_IWOTH:
@@ -49,17 +49,48 @@ def faults_of_file(path: Path) -> Iterator[Fault]:
 
 
 def faults_of_directory(path: Path) -> Iterator[Fault]:
-    """Yield what is wrong with the directory of private files."""
+    """Yield what is wrong with the directory of private files, or with one above it."""
     facts = _facts(path)
     if facts is not None and (wrong := wrong_with_directory(facts, trusted=_trusted(path))):
         yield _fault(path, *wrong)
+    above = (*path.absolute().parents, *Path(os.path.realpath(path)).parents)
+    for each in dict.fromkeys(above):
+        facts = _facts(each)
+        if facts is not None and (wrong := wrong_above(facts)):
+            yield _fault(each, *wrong)
+
+
+def wrong_above(facts: os.stat_result) -> tuple[str, str] | None:
+    """Return what is wrong with a directory above that of private files, and the command that mends it.
+
+    Where everybody may rename what is in it (unlink(2): no sticky bit), they can put another in its place.
+    """
+    mode = stat.S_IMODE(facts.st_mode)
+    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        return (
+            f"is a directory in which everybody may replace what is below it (mode {mode:04o})",
+            "chmod o-w",
+        )
+    return None
 
 
 def faults_of_database(path: Path) -> Iterator[Fault]:
-    """Yield what is wrong with a SQLite file, those beside it, and their directory."""
-    yield from faults_of_directory(path.parent)
+    """Yield what is wrong with a SQLite file, those beside it, and its directory; a link has its own, too."""
+    yield from _faults_around(path)
+    real = real_file(path)
     for end in ("", *KEPT_BESIDE):
-        yield from faults_of_file(path.with_name(f"{path.name}{end}"))
+        yield from faults_of_file(real.with_name(f"{real.name}{end}"))
+
+
+def real_file(path: Path) -> Path:
+    """Return the file that a link leads to, beside which SQLite keeps the others; any other path as it is."""
+    return Path(os.path.realpath(path)) if os.path.islink(path) else path
+
+
+def _faults_around(path: Path) -> Iterator[Fault]:
+    """Yield what is wrong with a file's directory, and for a link with that of the file it leads to."""
+    directories = dict.fromkeys((path.parent, real_file(path).parent))
+    yield from dict.fromkeys(fault for each in directories for fault in faults_of_directory(each))
 
 
 def require_private_database(path: Path) -> None:
@@ -70,7 +101,7 @@ def require_private_database(path: Path) -> None:
 
 def require_private_key(path: Path) -> None:
     """Raise ConfigError while others may read or change a key, or its directory."""
-    if faults := [*faults_of_directory(path.parent), *faults_of_file(path)]:
+    if faults := [*_faults_around(path), *faults_of_file(real_file(path))]:
         raise ConfigError(faults)
 
 

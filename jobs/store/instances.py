@@ -12,6 +12,7 @@ from jobs.store.tables import instances
 
 HEARTBEAT_EVERY = timedelta(seconds=5)
 GONE_AFTER = timedelta(seconds=60)
+MOST_LOOKED_FOR = 1_000
 _ENDED = ("Z", "X", "x")
 
 
@@ -67,6 +68,24 @@ def is_gone(row: RowMapping, *, now: datetime) -> bool:
     if row["host"] == socket.gethostname():
         return bool(process_start(row["pid"]) != row["pid_started"])
     return bool(now - row["heartbeat_at"] > GONE_AFTER)
+
+
+def killed(connection: Connection, *, silent_since: datetime, now: datetime) -> list[int]:
+    """Return instances of this host whose processes have gone without saying so, the oldest first.
+
+    A thousand at most. Of other hosts' nobody here can be sure: one may have been suspended.
+    """
+    quiet = (
+        select(instances)
+        .where(
+            instances.c.stopped_at.is_(None),
+            instances.c.host == socket.gethostname(),
+            instances.c.heartbeat_at < silent_since,
+        )
+        .order_by(instances.c.id)
+        .limit(MOST_LOOKED_FOR)
+    )
+    return [row["id"] for row in connection.execute(quiet).mappings() if is_gone(row, now=now)]
 
 
 def is_only_daemon(connection: Connection, instance_id: int, *, now: datetime) -> bool:

@@ -162,15 +162,21 @@ def last_used(connection: Connection) -> dict[tuple[str, str], datetime]:
 
 
 def last_run_of_each(connection: Connection) -> dict[str, Mapping[str, Any]]:
-    """Return each job's newest run that was started or is about to be."""
+    """Return each job's newest run that was started or is about to be.
+
+    A look at the newest runs of each job: the whole ledger is not read.
+    """
+    candidates = runs.alias()
     newest = (
-        select(func.max(runs.c.id).label("id"))
-        .where(runs.c.state.not_in((RunState.SKIPPED, RunState.MISSED)))
-        .group_by(runs.c.job)
-        .subquery()
+        select(candidates.c.id)
+        .where(candidates.c.job == jobs.c.name)
+        .where(candidates.c.state.not_in((RunState.SKIPPED, RunState.MISSED)))
+        .order_by(candidates.c.id.desc())
+        .limit(1)
+        .scalar_subquery()
     )
-    query = select(runs.c.id, runs.c.job, runs.c.state, runs.c.finished_at).join(
-        newest, runs.c.id == newest.c.id
+    query = select(runs.c.id, runs.c.job, runs.c.state, runs.c.finished_at).join_from(
+        jobs, runs, runs.c.id == newest
     )
     return {row["job"]: dict(row) for row in connection.execute(query).mappings()}
 
@@ -188,22 +194,6 @@ def number_running(connection: Connection) -> int:
     """Return how many runs are at work, in whichever process."""
     query = select(func.count()).where(runs.c.finished_at.is_(None), runs.c.state == RunState.RUNNING)
     return int(connection.execute(query).scalar_one())
-
-
-def last_of_each(connection: Connection) -> dict[str, Mapping[str, datetime | None]]:
-    """Return, per job, when its newest success ended and when it last started, for the metrics.
-
-    A look at the newest runs of each job: the whole ledger is not read.
-    """
-    of_the_job = select(runs).where(runs.c.job == jobs.c.name).order_by(runs.c.id.desc()).limit(1)
-    success = of_the_job.with_only_columns(runs.c.finished_at).where(runs.c.state == RunState.SUCCEEDED)
-    start = of_the_job.with_only_columns(runs.c.started_at).where(runs.c.started_at.is_not(None))
-    query = select(
-        jobs.c.name.label("job"),
-        success.scalar_subquery().label("success"),
-        start.scalar_subquery().label("start"),
-    )
-    return {row["job"]: dict(row) for row in connection.execute(query).mappings()}
 
 
 def tokens_used(connection: Connection, job: str, *, since: datetime) -> int:

@@ -15,7 +15,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 
 from jobs.errors import Unavailable, UsageError
-from jobs.store import in_use, postgresql
+from jobs.store import in_use, postgresql, shape
 from jobs.store.backup import back_up
 from jobs.store.engine import open_engine, sqlite_path
 from jobs.store.revision import newer
@@ -36,12 +36,13 @@ def current(url: str) -> str | None:
 
 
 def upgrade(url: str, *, now: datetime) -> Path | None:
-    """Migrate a database to `head()`; return the backup that was made, None where none was needed.
+    """Migrate a database to `head()`, and make the indexes that it lacks.
 
-    Raises Unavailable for a database of a newer program: nothing is done to it.
+    Return the backup that was made, None where none was needed. Raises Unavailable for a database of a newer
+    program, ConfigError for one that lacks a table or a column: nothing is done to them.
     """
-    found = current(url)
-    if found == head():
+    found, lost = _looked_at(url)
+    if found == head() and not lost.anything:
         return None
     if found is not None and found not in revisions():
         raise Unavailable(newer(found))
@@ -50,7 +51,17 @@ def upgrade(url: str, *, now: datetime) -> Path | None:
         config = _config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+        shape.make_indexes(connection)
     return backup
+
+
+def _looked_at(url: str) -> tuple[str | None, shape.Missing]:
+    """Return a database's revision, and which indexes it lacks; raises ConfigError where it lacks more."""
+    with _connection(url) as connection:
+        found = MigrationContext.configure(connection).get_current_revision()
+        lost = shape.missing_from(connection, found)
+        lost.require_rows(shape.place_of(connection))
+        return found, lost
 
 
 def revisions() -> tuple[str, ...]:
@@ -73,11 +84,13 @@ def go_back(url: str, *, to: str | None, now: datetime) -> WentBack:
     """Bring a database to an older revision, the one before unless `to` names it; a backup comes first.
 
     Raises Busy while a process works on the database, UsageError for a revision that is not behind this one,
-    Unavailable for a database that is empty or of a newer program.
+    Unavailable for a database that is empty or of a newer program, ConfigError for one that lacks something.
     """
     with _connection(url) as connection:
         in_use.require_idle(connection, now=now)
         found = MigrationContext.configure(connection).get_current_revision()
+        if found == head():
+            shape.require(connection)
     target = _behind(found, to)
     backup = _backup(url, target.before, now)
     with _connection(url) as connection:

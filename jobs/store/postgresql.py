@@ -1,5 +1,7 @@
 """PostgreSQL as it must be used: one writer at a time, no wait without an end, and the fate of a commit."""
 
+from collections.abc import Generator
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
@@ -7,11 +9,18 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from jobs import clock
 from jobs.errors import Unavailable
 
 LOCK_TIMEOUT_MS = 10_000
-STATEMENT_TIMEOUT_MS = 60_000
+STATEMENT_TIMEOUT_MS = 25_000
 IDLE_TIMEOUT_MS = 30_000
+SILENT_FOR = 30.0
+"""Seconds after which a server that says nothing to a statement is given up: it should have ended that.
+
+One that is stopped, or waits for its disk, keeps its connections up all the same, and its own limits do not
+count. With the time for a new connection this is below half of the unit's WatchdogSec.
+"""
 _WRITERS = int.from_bytes(b"promptd")  # any number will do that nothing else in this database locks
 _TRANSACTION = "promptd_transaction"
 _BEGIN = text("SELECT CAST(pg_current_xact_id() AS text) FROM pg_advisory_xact_lock(:writers)")
@@ -64,10 +73,45 @@ def open_server(url: URL, *, writes: bool, connections: int) -> Engine:
             "the database is on PostgreSQL, and its driver cannot be loaded; "
             "install it with `pip install 'promptd[postgres]'`"
         ) from exc
+    event.listen(engine, "do_connect", _connect)
     event.listen(engine, "connect", _prepare if writes else _prepare_reading)
     if writes:
         event.listen(engine, "begin", _begin)
     return engine
+
+
+def _connect(_dialect: Any, _entry: ConnectionPoolEntry, arguments: Any, named: Any) -> Any:
+    return _impatient().connect(*arguments, **named)
+
+
+@cache
+def _impatient() -> Any:
+    """Return the driver's class of connections, but that they do not wait for a silent server for ever."""
+    import psycopg  # noqa: PLC0415 - it is an extra
+
+    class Impatient(psycopg.Connection[Any]):
+        """`silent_for` None: it waits for as long as the server takes."""
+
+        silent_for: float | None = SILENT_FOR
+
+        def wait(self, gen: Any, *args: Any, **named: Any) -> Any:
+            return super().wait(self._heard(gen), *args, **named)
+
+        def _heard(self, gen: Any) -> Generator[Any, Any, Any]:
+            """Pass on what is waited for, and whether it came; close the connection when it does not."""
+            heard_at, ready = clock.monotonic(), None
+            while True:
+                try:
+                    ready = yield gen.send(ready)
+                except StopIteration as done:
+                    return done.value
+                if ready:
+                    heard_at = clock.monotonic()
+                elif self.silent_for is not None and clock.monotonic() - heard_at >= self.silent_for:
+                    self.close()
+                    raise psycopg.OperationalError(f"the server has said nothing for {self.silent_for:g} s")
+
+    return Impatient
 
 
 def _prepare(connection: Any, _entry: ConnectionPoolEntry) -> None:
@@ -98,9 +142,11 @@ def _begin(connection: Connection) -> None:
 
 
 def without_limit(connection: Connection) -> None:
-    """Let the statements of this transaction take as long as they take: tables may be large."""
+    """Let the statements of this connection take as long as they take: tables may be large."""
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+        driver: Any = connection.connection.driver_connection
+        driver.silent_for = None
 
 
 def transaction_of(connection: Connection) -> str | None:

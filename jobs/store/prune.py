@@ -1,8 +1,8 @@
-"""Removing what need not be kept: old runs with all that is theirs, and old alerts; a portion at a time."""
+"""Removing what need not be kept: old runs with all that is theirs, alerts, processes; in portions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -24,9 +24,23 @@ from sqlalchemy import (
 
 from jobs.delivery_state import DeliveryState
 from jobs.run import RunState, Trigger
-from jobs.store.tables import alerts, attempts, deliveries, jobs, marks, runs, schedule_periods, tokens
+from jobs.store import instances as instance_verbs
+from jobs.store.tables import (
+    alerts,
+    attempts,
+    deliveries,
+    instances,
+    jobs,
+    marks,
+    runs,
+    schedule_periods,
+    tokens,
+)
 
 RUNS_A_PORTION = 200
+RUNS_READ_A_PORTION = 1_000_000
+SILENT_FOR = timedelta(days=1)
+"""For so long an instance that never said it stopped is kept, whatever its process looks like from here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +101,8 @@ def prune(connection: Connection, job: str, keep: Keep, *, at_most: int = RUNS_A
     """Remove a job's oldest superfluous runs, and let its audit begin behind them.
 
     An attempt that a mark or a spent token names stays, without its run. What has not ended stays, and so do
-    the newest answer, what a hold makes up for, what an open run comes from, and what is to be delivered.
+    the newest answer, the last one that was told, what a hold makes up for, what an open run comes from, and
+    what is to be delivered.
     """
     found = connection.execute(_superfluous(connection, job, keep).order_by(runs.c.id).limit(at_most)).all()
     if not found:
@@ -124,6 +139,40 @@ def count_alerts(connection: Connection, keep: Keep) -> int:
     notices = select(deliveries.c.id).where(_old_notices(keep))
     over = select(alerts.c.id).where(_old_alerts(keep, without=deliveries.c.id.not_in(notices)))
     return _number(connection, notices) + _number(connection, over)
+
+
+def ended_instances(connection: Connection, keep: Keep, *, now: datetime) -> list[int]:
+    """Return the superfluous instances that have ended and that no row refers to, oldest first.
+
+    Of those that have ended the newest `keep.runs` stay, as far as they ended at `keep.since` or later, and
+    so does the newest of all, since SQLite would give its id to the next one. The runs are read once.
+    """
+    killed = instance_verbs.killed(connection, silent_since=now - SILENT_FOR, now=now)
+    ended = or_(instances.c.stopped_at.is_not(None), instances.c.id.in_(killed))
+    old = _old(instances, instances.c.heartbeat_at, ended, keep)
+    newest = select(func.max(instances.c.id)).scalar_subquery()
+    superfluous = select(instances.c.id).where(old, instances.c.id < newest).order_by(instances.c.id)
+    found = connection.execute(superfluous).scalars().all()
+    if not found:
+        return []
+    named = {
+        instance_id
+        for column in (runs.c.instance_id, deliveries.c.sending_by)
+        for instance_id in connection.execute(select(column).distinct().where(column.is_not(None))).scalars()
+    }
+    return [instance_id for instance_id in found if instance_id not in named]
+
+
+def prune_instances(connection: Connection, ids: Sequence[int]) -> int:
+    """Remove the first of these instances, which `ended_instances` has found; return how many.
+
+    Of each the database asks every run whether it refers to it, for which there is no index: a portion is
+    smaller the more runs there are.
+    """
+    span = connection.execute(select(func.max(runs.c.id) - func.min(runs.c.id))).scalar_one() or 0
+    portion = ids[: max(1, min(RUNS_A_PORTION, RUNS_READ_A_PORTION // (span + 1)))]
+    connection.execute(delete(instances).where(instances.c.id.in_(portion)))
+    return len(portion)
 
 
 def _old_attempts(keep: Keep) -> ColumnElement[bool]:
@@ -191,13 +240,14 @@ def _superfluous(connection: Connection, job: str, keep: Keep) -> Select[int, da
 
 def _needed(job: str) -> ColumnElement[bool]:
     """Say of a run whether somebody will ask for it."""
-    newest_answer = (
-        select(func.max(_later.c.id))
-        .where(_later.c.job == job, _later.c.state == RunState.SUCCEEDED, _later.c.trigger != Trigger.DRILL)
-        .scalar_subquery()
+    answers = select(_later.c.id).where(
+        _later.c.job == job, _later.c.state == RunState.SUCCEEDED, _later.c.trigger != Trigger.DRILL
     )
+    newest = answers.order_by(_later.c.id.desc()).limit(1)
+    last_told = answers.where(_later.c.silent.is_(False))
+    last_told = last_told.order_by(_later.c.finished_at.desc(), _later.c.id.desc()).limit(1)
     return or_(
-        runs.c.id == func.coalesce(newest_answer, 0),
+        *(runs.c.id == func.coalesce(answer.scalar_subquery(), 0) for answer in (newest, last_told)),
         exists().where(jobs.c.held_by == runs.c.id),
         exists().where(_child.c.parent_id == runs.c.id, _child.c.finished_at.is_(None)),
         exists().where(deliveries.c.run_id == runs.c.id, deliveries.c.state == DeliveryState.PENDING),

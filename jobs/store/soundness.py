@@ -8,6 +8,8 @@ from pathlib import Path
 
 from sqlalchemy import Connection, text
 
+from jobs.store import shape
+from jobs.store.file_modes import real_file
 from jobs.store.revision import REVISION, revision_of
 
 MOST_TOLD = 100
@@ -39,7 +41,8 @@ def of_file(path: Path) -> Soundness:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
             connection.execute("BEGIN")
             revision = _revision(connection)
-            faults = [*_file_faults(connection), *_of_revision(revision)]
+            lost = shape.missing(connection.execute, revision)
+            faults = [*_file_faults(connection), *lost.faults(), *_of_revision(revision)]
             pages, size = (
                 connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("freelist_count", "page_size")
             )
@@ -51,7 +54,8 @@ def of_file(path: Path) -> Soundness:
 def log_size(path: Path) -> int:
     """Return how many bytes the write-ahead log beside a SQLite file has; 0 where there is none."""
     try:
-        return path.with_name(f"{path.name}-wal").stat().st_size
+        real = real_file(path)
+        return real.with_name(f"{real.name}-wal").stat().st_size
     except OSError:
         return 0
 
@@ -78,6 +82,7 @@ def of_server(connection: Connection) -> Soundness:
         for told, query in _INVALID.items()
         for name in connection.execute(text(query)).scalars()
     ]
+    faults += shape.missing_from(connection, revision).faults()
     size = connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one()
     return Soundness((*faults, *_of_revision(revision)), revision, size)
 

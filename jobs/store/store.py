@@ -67,10 +67,19 @@ class Store:
         self._writer = threading.Thread(target=self._write_until_closed, name="store-write", daemon=True)
         self._writer.start()
         self._closed = False
-        self.fresh_at = clock.monotonic()
+        self._turned_at, self._at_work = clock.monotonic(), False
         self.last_group_seconds = 0.0
         self.refused: Exception | None = None  # why the newest group was not written, where it was not
         self._other: OtherRevision | None = None
+
+    @property
+    def fresh_at(self) -> float:
+        """When the writer has last begun or ended a group, by the monotonic clock; now, where it has no work.
+
+        It has none either while nobody can read what there would be to write: a database that is away.
+        """
+        rests = not self._at_work and self._queue.empty()
+        return clock.monotonic() if rests else self._turned_at
 
     async def write(
         self, verb: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
@@ -167,7 +176,8 @@ class Store:
         return group
 
     def _write_group(self, group: list[_Waiting]) -> None:
-        started = clock.monotonic()
+        started = self._turned_at = clock.monotonic()
+        self._at_work = True
         settled: list[Any] = []
         transaction = refused = None
         try:
@@ -178,8 +188,8 @@ class Store:
             if transaction and settled and isinstance(exc, DBAPIError) and kind_of(exc) == "unreachable":
                 self._doubt = _InDoubt(group, settled, transaction, exc)
             refused, settled = exc, [_Failed(exc)] * len(group)
-        self.refused, self.fresh_at = refused, clock.monotonic()
-        self.last_group_seconds = self.fresh_at - started
+        self.refused, self._turned_at, self._at_work = refused, clock.monotonic(), False
+        self.last_group_seconds = self._turned_at - started
         if self._doubt is None:
             _hand_over_all(group, settled)
 
@@ -192,7 +202,7 @@ class Store:
                     settled = doubt.settled
         except DBAPIError:
             if not closing:
-                self.fresh_at = clock.monotonic()
+                self._turned_at = clock.monotonic()
                 return doubt
         _hand_over_all(doubt.group, settled)
         return None

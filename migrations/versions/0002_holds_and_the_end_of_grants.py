@@ -35,6 +35,5 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_index("ix_jobs_held", "jobs")
     for table, columns in ADDED.items():
-        with op.batch_alter_table(table) as batch:
-            for name in columns:
-                batch.drop_column(name)
+        for name in columns:
+            op.drop_column(table, name)  # in place: a table that is built anew loses indexes on expressions

@@ -1,9 +1,11 @@
 """`promptd classify`: what a provider's answer means, which rule says so, and what would be done about it."""
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import click
@@ -43,7 +45,7 @@ _FIRST_ERROR = 400
 @click.command("classify")
 @click.option("--provider", "spelled", type=PROVIDER, required=True, help="Who answered, in any spelling.")
 @click.option("--status", type=click.IntRange(100, 599), help="The HTTP status.")
-@click.option("--body", type=click.File("rb"), metavar="FILE", help="The body; - reads standard input.")
+@click.option("--body", type=click.Path(), metavar="FILE", help="The body; - reads standard input.")
 @click.option("--header", "headers", multiple=True, metavar="K=V", help="A header of the answer; repeats.")
 @click.option("--now", "at", type=Moment(), help="When the answer came (ISO, UTC); default: now.")
 @click.option(
@@ -55,7 +57,7 @@ def classify(
     context: Context,
     spelled: str,
     status: int | None,
-    body: Any,
+    body: str | None,
     headers: tuple[str, ...],
     at: datetime | None,
     failure: str | None,
@@ -64,12 +66,12 @@ def classify(
     """Say what a provider's answer means. No request is made, and no configuration is needed."""
     if (status is None) == (failure is None):
         raise UsageError("give either --status, with --body and --header, or --exception")
-    if failure is not None and (body or headers):
+    if failure is not None and (body is not None or headers):
         raise UsageError("--exception is an answer that never came: it has no --body and no --header")
     answer = Answer(
         status,
         _headers(headers),
-        body.read(_LARGEST) if body else b"",
+        _content(body) if body is not None else b"",
         TransportFailure(failure) if failure else None,
         Origin.TOKEN if token_endpoint else Origin.MODEL,
     )
@@ -80,6 +82,26 @@ def classify(
     verdict = meaning(answer, provider.name, _rules(registry), now=now)
     shape = verdict_shape(verdict, provider, answer, now=now)
     return View(shape, [Facts(_facts(shape, verdict, now))])
+
+
+def _content(file: str) -> bytes:
+    """Return what a file holds, or a pipe that somebody writes to already; `-` is standard input.
+
+    Raises UsageError where there is nothing to read; nobody waits for a writer who may never come.
+    """
+    if file == "-":
+        with click.open_file(file, "rb") as given:
+            return bytes(given.read(_LARGEST))
+    try:
+        number = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
+        with open(number, "rb") as stream:
+            os.set_blocking(number, True)
+            content = stream.read(_LARGEST)
+    except OSError as exc:
+        raise UsageError(f"cannot read {file}: {exc.strerror}; name another file for --body") from exc
+    if not content and Path(file).is_fifo():
+        raise UsageError(f"nobody writes into {file}; name another file for --body")
+    return content
 
 
 def verdict_shape(verdict: Verdict, provider: Provider, answer: Answer, *, now: datetime) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from jobs.errors import ConfigError
+from jobs.text import readable
 from scheduler.cli.config import value_words
 from scheduler.cli.context import Context
 from scheduler.cli.params import TEXT
@@ -38,7 +39,7 @@ def _effective(context: Context) -> dict[str, Any]:
     try:
         return effective(context.loaded)
     except ConfigError as exc:
-        print(f"promptd: what is in effect is left out: {exc.faults[0]}", file=sys.stderr)
+        print(readable(f"promptd: what is in effect is left out: {exc.faults[0]}"), file=sys.stderr)
         return {}
 
 

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 import click
 
 from jobs import clock
-from jobs.store import revision
+from jobs.store import revision, shape
 from jobs.store.engine import open_engine, sqlite_path
 from scheduler.cli import database
 from scheduler.cli.context import Context
@@ -15,24 +15,26 @@ from scheduler.cli.tables import View, shown
 @click.command("upgrade")
 @shown
 def upgrade(context: Context) -> View:
-    """Migrate the database to this version.
+    """Migrate the database to this version, and make the indexes that it lacks.
 
     A verified backup of a SQLite file is made first; the migration is one transaction.
     """
     from jobs.store import migrate  # noqa: PLC0415 - Alembic is loaded by this command alone
 
     url = context.settings.database
-    before = _found(url)
+    before, lost = looked_at(url)
     backup = migrate.upgrade(url, now=clock.utcnow())
-    after = _found(url)
+    after, _ = looked_at(url)
     data = {
         "database": shown_name(url),
         "from": before,
         "revision": after,
         "backup": str(backup) if backup else None,
-        "changed": before != after,
+        "changed": before != after or bool(lost),
     }
     changed = f"migrated from revision {before or 'none'} to {after}" if before != after else f"is at {after}"
+    if lost:
+        changed += f"; it lacked {', '.join(lost)}, which was made"
     kept = f"; the backup is {backup}" if backup else ""
     return View(data, [f"{shown_name(url)}: {changed}{kept}"])
 
@@ -42,7 +44,7 @@ def upgrade(context: Context) -> View:
 def current(context: Context) -> View:
     """Print the database's revision, and whether it is the one that this version wants."""
     url = context.settings.database
-    found, wanted = _found(url), revision.REVISION
+    (found, _), wanted = looked_at(url), revision.REVISION
     data = {
         "database": shown_name(url),
         "revision": found,
@@ -63,13 +65,14 @@ def shown_name(url: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
 
-def _found(url: str) -> str | None:
-    """Return the revision of the database; None when there is none, or it is empty."""
+def looked_at(url: str) -> tuple[str | None, tuple[str, ...]]:
+    """Return the database's revision, None when there is none or it is empty; and the indexes it lacks."""
     if not database.is_there(url):
-        return None
+        return None, ()
     engine = open_engine(url, writes=False)
     try:
         with engine.connect() as connection:
-            return revision.revision_of(connection)
+            found = revision.revision_of(connection)
+            return found, shape.missing_from(connection, found).indexes
     finally:
         engine.dispose()

@@ -1,6 +1,6 @@
 """`promptd db downgrade` and `restore`: the ways back, to an older version's tables or to a backup."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from jobs.store.backup import Restored, restore, revision_of_backup
 from jobs.store.engine import sqlite_path
 from scheduler.cli import database, remote
 from scheduler.cli.context import Context
-from scheduler.cli.db import shown_name
+from scheduler.cli.db import looked_at, shown_name
 from scheduler.cli.tables import View, shown
 
 if TYPE_CHECKING:
@@ -83,7 +83,8 @@ def restore_(context: Context, file: Path) -> View:
         raise UsageError(revision.newer(found))
     _refuse_beside_a_daemon(context)
     done = restore(file.resolve(), path, now=clock.utcnow())
-    return View(_restored_shape(path, file, found, done), ["\n".join(_told(path, file, found, done))])
+    _, lost = looked_at(url)
+    return View(_restored_shape(path, file, found, done), ["\n".join(_told(path, file, found, done, lost))])
 
 
 def _restored_shape(path: Path, file: Path, found: str, done: Restored) -> dict[str, Any]:
@@ -97,13 +98,17 @@ def _restored_shape(path: Path, file: Path, found: str, done: Restored) -> dict[
     }
 
 
-def _told(path: Path, file: Path, found: str, done: Restored) -> list[str]:
+def _told(path: Path, file: Path, found: str, done: Restored, lost: Sequence[str]) -> list[str]:
     number = sum(done.copy.rows.values())
     lines = [f"{path}: restored from {file}: revision {found}, {number} rows, verified"]
     if done.before is not None:
         lines.append(f"what was there before is {done.before}")
     if found != revision.REVISION:
         lines.append(f"`promptd start` and `promptd db upgrade` bring it to {revision.REVISION}")
+    if lost:
+        lines.append(
+            f"it lacks the index {', '.join(lost)}, which `promptd start` and `promptd db upgrade` make"
+        )
     return [*lines, *_AFTERWARDS]
 
 

@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ from sqlalchemy import Connection, Engine
 
 from jobs import clock
 from jobs.errors import Unavailable, UsageError
+from jobs.store import in_use, revision, soundness, vacuum
 from jobs.store import prune as prune_verbs
-from jobs.store import revision, soundness
 from jobs.store.backup import back_up
 from jobs.store.engine import open_engine, sqlite_path
 from jobs.store.prune import Keep, Pruned
 from jobs.store.soundness import Soundness
+from jobs.store.vacuum import Vacuumed
 from scheduler import retention
 from scheduler.cli import database, output_file
 from scheduler.cli.context import Context
@@ -112,8 +114,13 @@ def _refuse_to_destroy(context: Context, file: Path, path: Path, *, force: bool)
 
 
 def _is_database(file: Path) -> bool:
-    """Say whether a file begins as a SQLite database does, or is empty (sqlite.org/fileformat2.html)."""
+    """Say whether a file begins as a SQLite database does, or is empty (sqlite.org/fileformat2.html).
+
+    A pipe would be waited for, and a device is not to be replaced: neither is one.
+    """
     try:
+        if not file.is_file():
+            return False
         with file.open("rb") as stream:
             head = stream.read(len(_MAGIC))
     except OSError as exc:
@@ -121,33 +128,94 @@ def _is_database(file: Path) -> bool:
     return head in (b"", _MAGIC)
 
 
+@dataclass(frozen=True, slots=True)
+class _Removed:
+    """What of each job, and how many attempts outside runs, notices and processes, need not be kept."""
+
+    jobs: dict[str, Pruned]
+    attempts: int
+    notices: int
+    instances: int
+
+
 @click.command("prune")
 @click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
+@click.option(
+    "--vacuum", "shrink", is_flag=True, help="Then make a SQLite file smaller; not beside a daemon."
+)
 @shown
-def prune(context: Context, dry_run: bool) -> View:
+def prune(context: Context, dry_run: bool, shrink: bool) -> View:
     """Remove runs that need not be kept: see limits.keep_runs and limits.keep_days.
 
-    What has not ended stays, and so do each job's newest answer and whatever else is still asked for.
+    What has not ended stays, and so do each job's newest answer and whatever else is still asked for. A
+    SQLite file stays as large as it was, for what comes next, unless --vacuum writes it anew: that takes
+    twice its size on the disk for a while. Exit code 75: --vacuum while the database is in use.
     """
-    settings, url, now = context.settings, _there(context), clock.utcnow()
-    keep = retention.kept(settings, now=now)
-    recent = replace(keep, all_since=now - retention.ALERTS_STAY)
-    with context.reading() as connection:
-        names = prune_verbs.names(connection)
-        kept = {name: retention.kept_of_job(settings, name, now=now) for name in names}
-        counted = {name: prune_verbs.count_all(connection, name, kept[name]) for name in names}
-        outside = prune_verbs.count_attempts(connection, keep)
-        notices = prune_verbs.count_alerts(connection, recent)
-    pruned = {name: each for name, each in counted.items() if each.runs}
+    url, now = _there(context), clock.utcnow()
+    if shrink:
+        _refuse_to_vacuum(url, now, dry_run=dry_run)
+    removed = _superfluous(context, now)
     if not dry_run:
-        engine = open_engine(url, writes=True)
-        try:
-            pruned = {name: _pruned(engine, name, kept[name]) for name in pruned}
-            outside = _pruned_all(engine, prune_verbs.prune_attempts, keep)
-            notices = _pruned_all(engine, prune_verbs.prune_alerts, recent)
-        finally:
-            engine.dispose()
-    return _prune_view(context, pruned, outside, notices, dry_run=dry_run)
+        removed = _removed(context, url, now, removed)
+    path = sqlite_path(url)
+    done = vacuum.vacuum(path) if shrink and path is not None else None
+    return _prune_view(context, removed, dry_run=dry_run, path=path, vacuumed=done)
+
+
+def _refuse_to_vacuum(url: str, now: datetime, *, dry_run: bool) -> None:
+    """Raise UsageError where there is nothing to vacuum, Busy while a process works on the database."""
+    if dry_run:
+        raise UsageError("--vacuum changes the file; leave one of --vacuum and --dry-run away")
+    if sqlite_path(url) is None:
+        raise UsageError("the database is on a server, which vacuums by itself; leave --vacuum away")
+    engine = open_engine(url, writes=False)
+    try:
+        with engine.connect() as connection:
+            in_use.require_idle(connection, now=now)
+    finally:
+        engine.dispose()
+
+
+def _limits(context: Context, now: datetime) -> tuple[Keep, Keep]:
+    """Return what is kept of attempts and processes, and what of alerts."""
+    keep = retention.kept(context.settings, now=now)
+    return keep, replace(keep, all_since=now - retention.ALERTS_STAY)
+
+
+def _superfluous(context: Context, now: datetime) -> _Removed:
+    """Count what would be removed."""
+    keep, recent = _limits(context, now)
+    with context.reading() as connection:
+        counted = {
+            name: prune_verbs.count_all(
+                connection, name, retention.kept_of_job(context.settings, name, now=now)
+            )
+            for name in prune_verbs.names(connection)
+        }
+        return _Removed(
+            {name: each for name, each in counted.items() if each.runs},
+            prune_verbs.count_attempts(connection, keep),
+            prune_verbs.count_alerts(connection, recent),
+            len(prune_verbs.ended_instances(connection, keep, now=now)),
+        )
+
+
+def _removed(context: Context, url: str, now: datetime, found: _Removed) -> _Removed:
+    """Remove it; with the runs more processes become superfluous."""
+    keep, recent = _limits(context, now)
+    engine = open_engine(url, writes=True)
+    try:
+        return _Removed(
+            {
+                name: _pruned(engine, name, retention.kept_of_job(context.settings, name, now=now))
+                for name in found.jobs
+            },
+            _pruned_all(engine, prune_verbs.prune_attempts, keep),
+            _pruned_all(engine, prune_verbs.prune_alerts, recent),
+            _pruned_instances(context, engine, now),
+        )
+    finally:
+        engine.dispose()
 
 
 def _pruned(engine: Engine, job: str, keep: Keep) -> Pruned:
@@ -173,29 +241,56 @@ def _pruned_all(engine: Engine, verb: Callable[[Connection, Keep], int], keep: K
         time.sleep(_OTHERS_TURN)
 
 
+def _pruned_instances(context: Context, engine: Engine, now: datetime) -> int:
+    with context.reading() as connection:
+        left = prune_verbs.ended_instances(connection, retention.kept(context.settings, now=now), now=now)
+    removed = len(left)
+    while left:
+        with engine.begin() as connection:
+            left = left[prune_verbs.prune_instances(connection, left) :]
+        time.sleep(_OTHERS_TURN)
+    return removed
+
+
 def _prune_view(
-    context: Context, pruned: dict[str, Pruned], outside: int, notices: int, *, dry_run: bool
+    context: Context, removed: _Removed, *, dry_run: bool, path: Path | None, vacuumed: Vacuumed | None
 ) -> View:
-    runs = sum(each.runs for each in pruned.values())
+    runs = sum(each.runs for each in removed.jobs.values())
+    unused = vacuum.unused(path) if path is not None else None
     data: dict[str, Any] = {
         "dry_run": dry_run,
         "keep_runs": context.settings.limits.keep_runs,
         "keep_days": context.settings.limits.keep_days,
         "runs": runs,
-        "attempts": sum(each.attempts for each in pruned.values()) + outside,
-        "dead_letters": sum(each.dead_letters for each in pruned.values()),
-        "notices": notices,
+        "attempts": sum(each.attempts for each in removed.jobs.values()) + removed.attempts,
+        "dead_letters": sum(each.dead_letters for each in removed.jobs.values()),
+        "notices": removed.notices,
+        "instances": removed.instances,
+        "unused": unused,
+        "vacuumed": {"before": vacuumed.before, "after": vacuumed.after} if vacuumed else None,
         "jobs": [
             {"job": name, "runs": each.runs, "pruned_until": instant(each.until)}
-            for name, each in pruned.items()
+            for name, each in removed.jobs.items()
         ],
     }
-    lines = [(name, each.runs, moment(each.until)) for name, each in pruned.items()]
+    lines = [(name, each.runs, moment(each.until)) for name, each in removed.jobs.items()]
     said = "would be removed" if dry_run else "removed"
     blocks: list[Block] = [Table(("JOB", "RUNS", "UP TO"), lines)] if lines else []
-    others = f"{data['attempts']} attempts and {data['notices']} notices"
+    others = f"{data['attempts']} attempts, {data['notices']} notices and {data['instances']} ended processes"
     told = f"{runs} runs {said}, {data['dead_letters']} dead letters with them; {others}"
-    return View(data, [*blocks, told])
+    return View(data, [*blocks, told, *_told_of_size(unused, vacuumed)])
+
+
+def _told_of_size(unused: int | None, vacuumed: Vacuumed | None) -> list[str]:
+    """Say how large the file is now, or that it has not become smaller."""
+    if vacuumed is not None:
+        return [f"the file is {_size(vacuumed.after)} now; it was {_size(vacuumed.before)}"]
+    if not unused:
+        return []
+    return [
+        f"{_size(unused)} of the file are unused and wait for what comes; "
+        "`promptd db prune --vacuum` makes it smaller while no daemon runs"
+    ]
 
 
 def _there(context: Context) -> str:

@@ -128,7 +128,7 @@ def _files(looks: Looks) -> Iterator[Finding]:
         for reference in looks.settings.secret_keys:
             yield from files.key(reference, looks.state_dir)
     if looks.database is not None:
-        yield from files.database(looks.database)
+        yield from files.database(looks.database, looks.state_dir)
         yield from files.backups(looks.database)
 
 

@@ -13,6 +13,7 @@ import click
 
 from jobs.errors import Busy, ConfigError, PromptdError, Unavailable, UsageError
 from jobs.secret import Redactor
+from jobs.text import readable
 
 
 class ExitCode(IntEnum):
@@ -97,7 +98,7 @@ def _stop_writing() -> None:
 
 def _told(text: str, code: int, *, prefix: str = _PREFIX) -> int:
     for line in text.splitlines() or [""]:
-        click.echo(f"{prefix}{line}", err=True)
+        click.echo(readable(f"{prefix}{line}"), err=True)
     return code
 
 
@@ -141,7 +142,7 @@ def _database(error: BaseException) -> str:
 def _bug(error: Exception, *, verbose: bool, redactor: Redactor) -> int:
     if verbose:
         trace = "".join(traceback.format_exception(error))
-        click.echo(redactor.clean(trace), err=True, nl=False)
+        click.echo(readable(redactor.clean(trace)), err=True, nl=False)
     frames = traceback.extract_tb(error.__traceback__)
     where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     advice = "please report it" if verbose else "rerun with `promptd -v …` for the traceback, and report it"

@@ -84,7 +84,7 @@ def _ollama() -> Iterator[Found]:
             name = json.loads(answer.read(1_000_000))["models"][0]["name"]
     except (OSError, ValueError, LookupError, TypeError):
         return
-    if isinstance(name, str):
+    if isinstance(name, str) and name.isprintable():
         yield Found("ollama", name, "a local Ollama answers")
 
 

@@ -52,6 +52,8 @@ class JobFile:
     def at(cls, path: Path) -> "JobFile":
         """Look at a file; raises UsageError when it cannot be read."""
         try:
+            if path.exists() and not path.is_file():  # a pipe would be waited for
+                raise UsageError(f"{path} is no file; choose another name, or remove it")
             return cls(path, path.read_bytes())
         except FileNotFoundError:
             return cls(path, None)

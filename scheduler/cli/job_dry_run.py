@@ -17,7 +17,7 @@ from jobs.run import ClaimedRun, Trigger
 from jobs.store.outputs import newest_outputs
 from scheduler.cli.context import Context
 from scheduler.cli.edge import ExitCode
-from scheduler.cli.tables import to_json
+from scheduler.cli.tables import print_text, to_json
 from scheduler.cli.words import instant
 from scheduler.config.settings import ScheduledJob
 
@@ -43,7 +43,7 @@ def dry_run(
         click.echo(to_json(shape))
     else:
         heads = ("system:\n", "\n\nprompt:\n") if request.system is not None else ("", "")
-        click.echo(f"{heads[0]}{request.system or ''}{heads[1]}{request.prompt}")
+        print_text(f"{heads[0]}{request.system or ''}{heads[1]}{request.prompt}")
     return ExitCode.DONE
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from jobs.errors import ConfigError, UsageError
+from jobs.text import readable
 from scheduler.cli.context import Context, pass_context
 from scheduler.cli.job_drafts import JobFile, check
 from scheduler.cli.job_next import job_named
@@ -57,7 +58,7 @@ def _edited(context: Context, path: Path, copy: Path) -> str:
         except ConfigError as exc:
             if not sys.stdin.isatty():
                 raise
-            click.echo(str(exc), err=True)
+            click.echo(readable(str(exc)), err=True)
             if not click.confirm("Edit it again?", default=True, err=True):
                 raise
         else:

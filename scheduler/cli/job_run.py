@@ -8,11 +8,13 @@ import click
 from jobs.errors import UsageError
 from jobs.events import ChainWaits, Event, RunClaimed, RunRetries
 from jobs.run import Reason, RunState
+from jobs.text import readable
 from scheduler.cli import remote
 from scheduler.cli.context import Context, pass_context
 from scheduler.cli.edge import ExitCode
 from scheduler.cli.job_next import job_named
 from scheduler.cli.params import JOB, TEXT
+from scheduler.cli.tables import print_text
 
 if TYPE_CHECKING:
     from scheduler.one_shot import Ended
@@ -95,7 +97,7 @@ def tell(context: Context, ended: "Ended", *, as_json: bool) -> int:
 
         print_run(context, run_id, as_json=True)
     elif outcome.output is not None:
-        click.echo(outcome.output)
+        print_text(outcome.output)
     match outcome.state:
         case RunState.SUCCEEDED if outcome.fallback and outcome.served is not None:
             say(
@@ -141,4 +143,4 @@ def say_waits(event: Event) -> None:
 
 def say(line: str) -> None:
     """Print one line on standard error."""
-    print(f"promptd: {line}", file=sys.stderr)
+    print(readable(f"promptd: {line}"), file=sys.stderr)

@@ -1,6 +1,5 @@
 """`promptd run list`, `show` and `output`: what was asked, who answered, and what became of it."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,7 +16,7 @@ from scheduler.cli.context import Context, pass_context
 from scheduler.cli.edge import ExitCode
 from scheduler.cli.params import JOB, PROVIDER, RUN
 from scheduler.cli.run_shapes import run_shape, whole_run_shape
-from scheduler.cli.tables import Block, Facts, Table, View, put, readable, shown
+from scheduler.cli.tables import Block, Facts, Table, View, print_text, put, shown
 from scheduler.cli.words import Since
 
 _MOST = 10_000
@@ -95,7 +94,7 @@ def output(context: Context, run_id: int) -> int:
         advice = f"see `promptd run show {run_id}`"
         click.echo(f"promptd: run {run_id} ({row['state']}) has no output; {advice}", err=True)
         return ExitCode.FAILED
-    click.echo(readable(row["output"]) if sys.stdout.isatty() else row["output"])
+    print_text(row["output"])
     return ExitCode.DONE
 
 

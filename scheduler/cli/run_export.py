@@ -17,6 +17,7 @@ from jobs.errors import Unavailable, UsageError
 from jobs.run import RunState
 from jobs.store import ledger
 from jobs.store.ledger import RunFilter
+from jobs.text import escaped, readable
 from scheduler.cli import output_file
 from scheduler.cli.context import Context, pass_context
 from scheduler.cli.edge import ExitCode
@@ -74,15 +75,17 @@ def export(
             _write_csv(out, rows)
         else:
             for row, deliveries in rows:
-                out.write(json.dumps(run_shape(row, deliveries=deliveries), ensure_ascii=False) + "\n")
+                line = json.dumps(run_shape(row, deliveries=deliveries), ensure_ascii=False)
+                out.write(escaped(line) + "\n")
     return ExitCode.DONE
 
 
 def _write_csv(out: TextIO, rows: Iterator[tuple[Row, list[Row]]]) -> None:
-    writer = csv.writer(out)
+    writer, shown = csv.writer(out), out.isatty()
     writer.writerow(COLUMNS)
     for row, _ in rows:
-        writer.writerow([_cell(row[name]) for name in COLUMNS])
+        cells = [_cell(row[name]) for name in COLUMNS]
+        writer.writerow([readable(each) if shown and isinstance(each, str) else each for each in cells])
 
 
 def _cell(value: Any) -> Any:

@@ -8,7 +8,7 @@ import struct
 import time
 from collections.abc import Mapping, Sequence
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -21,6 +21,9 @@ from scheduler.cli.lazy import long_life
 from scheduler.cli.remote import RunningDaemon, ToldFaults
 from scheduler.cli.tables import Facts, View, shown
 
+if TYPE_CHECKING:
+    from scheduler.config.settings import Settings
+
 # ruff: noqa: PLC0415 - the daemon is loaded when it is started
 
 _LAST_STEPS = 30.0
@@ -31,7 +34,11 @@ _CREDENTIALS = struct.Struct("3i")
 @click.command("start")
 @pass_context
 def start(context: Context) -> int:
-    """Migrate the database (backup first), plan, serve and run, until SIGTERM or Ctrl-C."""
+    """Migrate the database (backup first), plan, serve and run, until SIGTERM or Ctrl-C.
+
+    Exit code 75: a daemon with this state_dir and this server.listen runs already. 78: the configuration has
+    faults.
+    """
     signal.signal(signal.SIGTERM, _end)  # until the daemon minds them itself
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     import asyncio
@@ -42,6 +49,7 @@ def start(context: Context) -> int:
     from scheduler.daemon import run_daemon
 
     settings = context.settings
+    _refuse_a_second(settings, context.environ)
     del context.loaded  # with 10,000 jobs the files that they were made of take 40 MB
     open_vault(settings, context.environ, context.redactor)
     logs.configure(
@@ -60,6 +68,21 @@ def start(context: Context) -> int:
     long_life()
     asyncio.run(run_daemon(settings, environ=context.environ, redactor=context.redactor))
     return 0
+
+
+def _refuse_a_second(settings: "Settings", environ: Mapping[str, str]) -> None:
+    """Raise Busy where the daemon of this state directory has this address, before anything is done.
+
+    Daemons beside each other are wanted: those listen elsewhere, or nowhere.
+    """
+    from scheduler.control_socket import listening_process
+    from scheduler.http_server import is_taken
+
+    pid = listening_process(settings.state_dir, environ)
+    if pid is None or settings.listen is None or not is_taken(settings.listen):
+        return
+    who = f", process {pid}" if pid else ""
+    raise Busy(f"a daemon runs already{who}; see `promptd status`, or end it with `promptd stop`")
 
 
 def _end(_number: int, _frame: FrameType | None) -> NoReturn:

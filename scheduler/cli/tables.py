@@ -13,11 +13,11 @@ from typing import Any, Concatenate, ParamSpec
 
 import click
 
+from jobs.text import escaped, readable
 from scheduler.cli.context import Context, pass_context
 
 P = ParamSpec("P")
 _GAP = "  "
-_KEPT = "\n\t"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def put(view: View, *, as_json: bool, color: bool) -> None:
     if view.error is not None and not as_json:
         raise view.error
     for note in view.notes:
-        click.echo(f"promptd: {note}", err=True)
+        click.echo(readable(f"promptd: {note}"), err=True)
     if as_json:
         click.echo(to_json(view.data))
     else:
@@ -85,8 +85,8 @@ def put(view: View, *, as_json: bool, color: bool) -> None:
 
 
 def to_json(data: Any) -> str:
-    """Return data as indented JSON: times in UTC with Z, durations in seconds."""
-    return json.dumps(data, indent=2, ensure_ascii=False, default=_plain)
+    """Return data as indented JSON: times in UTC with Z, durations in seconds; a terminal may show it."""
+    return escaped(json.dumps(data, indent=2, ensure_ascii=False, default=_plain))
 
 
 def _plain(value: Any) -> Any:
@@ -111,7 +111,7 @@ def show(blocks: Sequence[Block], *, color: bool = True) -> None:
             click.echo()
         match block:
             case Table() if not block.rows:
-                click.echo(block.none)
+                click.echo(readable(block.none))
             case Table() if on_terminal:
                 _drawn(block, color=color)
             case Table():
@@ -123,9 +123,9 @@ def show(blocks: Sequence[Block], *, color: bool = True) -> None:
                 click.echo(readable(block))
 
 
-def readable(text: str) -> str:
-    """Return text without the control characters that would act on a terminal."""
-    return "".join(c if c.isprintable() or c in _KEPT else "�" for c in text.replace("\r\n", "\n"))
+def print_text(text: str) -> None:
+    """Print what somebody else has written: as it is, but on a terminal for what would act on that."""
+    click.echo(readable(text) if sys.stdout.isatty() else text)
 
 
 def _cell(value: object) -> str:

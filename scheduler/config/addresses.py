@@ -1,12 +1,14 @@
 """Addresses and other texts that may be secrets: kept elsewhere by reference, or written out and judged."""
 
+import re
 import stat
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from jobs.credential import SecretReference
 from jobs.delivery.addresses import refusal_in_url, refusal_of_host
-from jobs.secret import secrets_in_url
+from jobs.secret import looks_like_a_key, secrets_in_url
 from scheduler.config.delivery_forms import http_url, is_reference
 from scheduler.config.gather import Faults
 from scheduler.config.places import Places
@@ -15,6 +17,9 @@ from scheduler.config.texts import moved
 from scheduler.config.yaml_tree import KeyPath
 
 _MODE_OF_A_NEW_FILE = 0o644
+_TELLING = re.compile(r"(?i)(?:authorization|key|token|secret|password|cookie)$")
+_BY_REFERENCE = "write env:NAME, file:PATH or systemd:NAME instead"
+_FOR_FEW = "let few read it, such as with `chmod 640`"
 
 
 @dataclass(slots=True)
@@ -25,6 +30,7 @@ class Addresses:
     faults: Faults
     _read_by_others: dict[Document, bool] = field(default_factory=dict)
     _told: set[tuple[Document, KeyPath]] = field(default_factory=set)
+    _files: set[Path] = field(default_factory=set)
 
     def kept(self, text: str) -> SecretReference:
         """Return where a text is kept: where it says, or right here."""
@@ -36,7 +42,7 @@ class Addresses:
         """Return where a URL is kept; warn of one with a secret in it that others may read."""
         if not is_reference(url) and secrets_in_url(url):
             self.warn_readers(document, path)
-        return self.kept(url)
+        return self.look(document, path, self.kept(url))
 
     def http_url(
         self, document: Document, path: KeyPath, url: str, *, allow_link_local: bool | None = None
@@ -62,7 +68,27 @@ class Addresses:
             )
         return self.url(document, path, url)
 
-    def warn_readers(self, document: Document, path: KeyPath) -> None:
+    def header(
+        self, document: Document, path: KeyPath, name: str, value: str, *, by_reference: bool = True
+    ) -> None:
+        """Warn of a header's secret that others may read; not every header may name another place."""
+        if not (by_reference and is_reference(value)) and (_TELLING.search(name) or looks_like_a_key(value)):
+            self.warn_readers(document, path, _BY_REFERENCE if by_reference else _FOR_FEW)
+
+    def look(self, document: Document, path: KeyPath, reference: SecretReference) -> SecretReference:
+        """Return a reference; warn of a file that others may read: it is used all the same.
+
+        A container's secrets are such files, unless it is told otherwise.
+        """
+        file = Path(reference.name)
+        if reference.scheme == "file" and not self.places.files.alone and file not in self._files:
+            self._files.add(file)
+            if _may_be_read(file):
+                text = f"names a secret that everybody may read; unless that is meant, run `chmod o-r {file}`"
+                self.faults.warn(document, path, text)
+        return reference
+
+    def warn_readers(self, document: Document, path: KeyPath, mend: str = _BY_REFERENCE) -> None:
         """Warn of a secret that is written out in a file which everybody on the machine may read.
 
         Of the jobs of one file the first is told: there may be thousands.
@@ -75,7 +101,7 @@ class Addresses:
             self._read_by_others[document] = not self.places.files.alone and _is_read_by_others(document)
         if self._read_by_others[document]:
             text = f"seems to hold a secret, and everybody may read {document.file.name}"
-            self.faults.warn(document, path, f"{text}; write env:NAME, file:PATH or systemd:NAME instead")
+            self.faults.warn(document, path, f"{text}; {mend}")
 
 
 def _is_read_by_others(document: Document) -> bool:
@@ -85,3 +111,12 @@ def _is_read_by_others(document: Document) -> bool:
     except OSError:
         mode = _MODE_OF_A_NEW_FILE
     return bool(mode & stat.S_IROTH)
+
+
+def _may_be_read(file: Path) -> bool:
+    """Say whether everybody may read a file; False for what is none, or not there yet."""
+    try:
+        mode = file.stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISREG(mode) and bool(mode & stat.S_IROTH)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from jobs.definition import Job, Retry
 from scheduler.config.gather import Faults
@@ -15,11 +16,12 @@ _OF_A_SCHEDULE = ("dst", "jitter", "start", "end", "misfire_grace_time", "catch_
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """Warns of what one job's keys mean together."""
+    """Warns of what one job's keys mean together; `alone` nothing but the files is looked at."""
 
     merged: Merged
     faults: Faults
     now: datetime
+    alone: bool = False
 
     def give(self, written: WrittenJob, job: ScheduledJob) -> None:
         """Look at one job that has no faults."""
@@ -31,6 +33,14 @@ class Advice:
             self._jitter(written, job, job.jitter)
         if job.job.retry is not None:
             self._retry(written, job.job.timeout, job.job.retry)
+        for key, command in (("condition", job.job.condition), ("gather", job.job.gather)):
+            if command is not None and not command.shell and not self.alone:
+                self._program(written, key, Path(command.words[0]))
+
+    def _program(self, written: WrittenJob, key: str, program: Path) -> None:
+        """Warn of a program that is not there yet; which one a bare name is, the daemon's PATH says."""
+        if program.is_absolute() and not program.exists():
+            self.faults.warn(*self.merged.place(written, key), f"names {program}, which is not there")
 
     def _without_schedule(self, written: WrittenJob, job: Job) -> None:
         keys = _OF_A_SCHEDULE if job.after else (*_OF_A_SCHEDULE, "max_runs")

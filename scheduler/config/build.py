@@ -15,6 +15,7 @@ from scheduler.config.chains import Chains
 from scheduler.config.definitions import Definitions
 from scheduler.config.gather import Faults
 from scheduler.config.job_files import WrittenJob
+from scheduler.config.lookups import LookupCheck
 from scheduler.config.merged import Merged
 from scheduler.config.references import check_references
 from scheduler.config.schema import JobKeys, PartialJob
@@ -60,6 +61,7 @@ class Builder:
     _timing: Timing = field(init=False)
     _texts: TextReader = field(init=False)
     _advice: Advice = field(init=False)
+    _lookups: LookupCheck = field(init=False)
 
     def __post_init__(self) -> None:
         shared, faults = self.shared, self.faults
@@ -67,7 +69,8 @@ class Builder:
         self._definitions = Definitions(shared.defaults)
         self._timing = Timing(self._merged, shared.now, faults)
         self._texts = TextReader(self.chains.places, faults, shared.document, shared.defaults)
-        self._advice = Advice(self._merged, faults, shared.now)
+        self._advice = Advice(self._merged, faults, shared.now, self.chains.places.files.alone)
+        self._lookups = LookupCheck(self._merged, self.chains.places.files, faults)
 
     def jobs(self, written: Iterable[WrittenJob]) -> Mapping[str, ScheduledJob]:
         """Return the sound jobs by name; the others leave faults."""
@@ -110,6 +113,7 @@ class Builder:
             jitter=pick(row, "jitter"),
             max_runs=pick(row, "max_runs"),
         )
+        self._lookups.look(written, job.job)
         if not self.faults.under(written.document, written.path):
             self._advice.give(written, job)
         return job

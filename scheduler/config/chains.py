@@ -9,8 +9,9 @@ from jobs.names import slug, spelling
 from jobs.providers.registry import CUSTOM, ProviderFault, Registry, UnknownProvider
 from jobs.providers.rows import CredentialRow, ProviderRow
 from jobs.request import ApiMode
-from jobs.secret import looks_like_a_key
+from jobs.secret import is_placeholder, looks_like_a_key
 from jobs.target import Target
+from scheduler.config.addresses import Addresses
 from scheduler.config.gather import Faults
 from scheduler.config.places import Places
 from scheduler.config.schema import BROKEN, AuxiliaryRow, CustomKeys, JobKeys, TargetRow
@@ -28,6 +29,7 @@ class Chains:
 
     places: Places
     faults: Faults
+    addresses: Addresses
     registry: Registry = field(default_factory=Registry)
     _broken: set[str] = field(default_factory=set)
     _custom: dict[tuple[Document, KeyPath], str] = field(default_factory=dict)
@@ -42,7 +44,7 @@ class Chains:
                 self._break(entry, row)
                 continue
             try:
-                self.registry.add(entry, self._with_absolute_files(row))
+                self.registry.add(entry, self._with_absolute_files(document, path, row))
             except ProviderFault as exc:
                 self._break(entry, row)
                 self.faults.add(document, (*path, *exc.path), exc.wrong, exc.mend, key=True)
@@ -89,15 +91,24 @@ class Chains:
             names.add(self.registry.canonical(entry))
         self._broken |= names
 
-    def _with_absolute_files(self, row: ProviderRow) -> ProviderRow:
+    def _with_absolute_files(self, document: Document, path: KeyPath, row: ProviderRow) -> ProviderRow:
+        """Return a provider's row fit for any directory; warn of what of its secrets others may read."""
+        for name, value in row.headers.items():
+            place = (*path, "headers", name)
+            self.addresses.header(document, place, name, value, by_reference=False)
         if not row.credentials:
             return row
-        return row.model_copy(update={"credentials": tuple(map(self._with_absolute_file, row.credentials))})
+        made = [
+            self._with_absolute_file(document, (*path, "credentials", number), each)
+            for number, each in enumerate(row.credentials)
+        ]
+        return row.model_copy(update={"credentials": tuple(made)})
 
-    def _with_absolute_file(self, row: CredentialRow) -> CredentialRow:
+    def _with_absolute_file(self, document: Document, path: KeyPath, row: CredentialRow) -> CredentialRow:
         if row.key is None:
             return row
-        return row.model_copy(update={"key": str(self.places.reference(row.key))})
+        reference = self.addresses.look(document, (*path, "key"), self.places.reference(row.key))
+        return row.model_copy(update={"key": str(reference)})
 
     def _refuse_custom_keys(self, document: Document, path: KeyPath, row: TargetRow) -> None:
         for key in _KEYS_OF_CUSTOM:
@@ -130,12 +141,13 @@ class Chains:
         variable = row.api_key_env or row.key_env
         if row.api_key is None:
             return SecretReference("env", variable) if variable else None
+        place = (*path, "api_key")
         with suppress(ValueError):
-            return self.places.reference(row.api_key)
+            return self.addresses.look(document, place, self.places.reference(row.api_key))
         if looks_like_a_key(row.api_key):
-            self.faults.warn(
-                document, (*path, "api_key"), "looks like a real key; write api_key_env: NAME instead"
-            )
+            self.faults.warn(document, place, "looks like a real key; write api_key_env: NAME instead")
+        elif not is_placeholder(row.api_key.strip()):
+            self.addresses.warn_readers(document, place)
         return SecretReference("literal", row.api_key.strip())
 
 

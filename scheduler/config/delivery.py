@@ -1,7 +1,6 @@
 """Delivery targets and alerts settled: one value per target, with only what belongs to its kind."""
 
 import os
-import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from jobs.alert import AlertPolicy
+from jobs.credential import SecretReference
 from jobs.definition import Command
 from jobs.delivery.target import (
     DEFAULT_TIMEOUT,
@@ -18,9 +18,7 @@ from jobs.delivery.target import (
     FileTarget,
     WebhookTarget,
 )
-from jobs.secret import looks_like_a_key
 from scheduler.config.addresses import Addresses
-from scheduler.config.delivery_forms import is_reference
 from scheduler.config.gather import Faults
 from scheduler.config.references import check_targets
 from scheduler.config.schema import AlertsSection, DeliveryRow
@@ -33,8 +31,6 @@ _OF_KIND: Mapping[str, str] = MappingProxyType(
     {"headers": "webhook", "secret": "webhook", "allow_link_local": "webhook", "shell": "command"}
 )
 """Keys that only one kind of target has."""
-
-_TELLING = re.compile(r"(?i)(?:authorization|key|token|secret|password|cookie)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,16 +108,21 @@ class Delivery:
     def _webhook(self, path: KeyPath, name: str, row: DeliveryRow, url: str) -> WebhookTarget:
         allows, kept = row.allow_link_local, self.addresses.kept
         for header, value in row.headers.items():
-            if not is_reference(value) and (_TELLING.search(header) or looks_like_a_key(value)):
-                self.addresses.warn_readers(self.document, (*path, "headers", header))
+            self.addresses.header(self.document, (*path, "headers", header), header, value)
+            self.addresses.look(self.document, (*path, "headers", header), kept(value))
         return WebhookTarget(
             name,
             self.addresses.http_url(self.document, (*path, "webhook"), url, allow_link_local=allows),
             headers=MappingProxyType({moved(key): kept(value) for key, value in row.headers.items()}),
-            secret=kept(row.secret) if row.secret is not None else None,
+            secret=self._secret(path, row.secret),
             allow_link_local=allows,
             timeout=row.timeout or DEFAULT_TIMEOUT,
         )
+
+    def _secret(self, path: KeyPath, secret: str | None) -> SecretReference | None:
+        if secret is None:
+            return None
+        return self.addresses.look(self.document, (*path, "secret"), self.addresses.kept(secret))
 
     def _template(self, written: str) -> str:
         """Return a file's name with `~` as the user's home; a relative name stays one."""

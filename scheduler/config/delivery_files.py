@@ -14,12 +14,13 @@ _MOST_NAMED = 3
 
 
 def check_files(settings: Settings, document: Document, faults: Faults) -> None:
-    """Note files that are promptd's own; warn of those in which results or notices replace each other."""
+    """Note files that no result may replace; warn of those in which results or notices replace each other."""
     own, files = settings.own_files(), dict(_files(settings))
     for name, target in files.items():
-        if own.have(target.base / example(target.template)):
-            wrong = "is a file of promptd's own, or named as one"
-            faults.add(document, _path(name), wrong, "name another, such as out/{job}/{run_id}.md")
+        taken = own.taken_by(target.base / example(target.template))
+        if taken is not None:
+            wrong, _, mend = taken.partition("; ")
+            faults.add(document, _path(name), wrong, f"{mend}, such as out/{{job}}/{{run_id}}.md")
     for name, jobs in _shared(settings, files).items():
         more = f" and {len(jobs) - _MOST_NAMED} more" if len(jobs) > _MOST_NAMED else ""
         who = f"{', '.join(jobs[:_MOST_NAMED])}{more}"

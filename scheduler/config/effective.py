@@ -13,7 +13,7 @@ from jobs.definition import Command, Retry
 from jobs.delivery.target import AppriseTarget, CommandTarget, DeliveryTarget, FileTarget, WebhookTarget
 from jobs.providers.registry import Provider
 from jobs.request import Parameters
-from jobs.secret import Redactor, secrets_in_url
+from jobs.secret import Redactor, names_a_secret, secrets_in_url
 from scheduler.config.delivery_forms import public_part
 from scheduler.config.job_files import WrittenJob
 from scheduler.config.loader import Loaded
@@ -28,6 +28,12 @@ DEFAULT = "default"
 MASK = "[secret]"
 _A_URL = re.compile(r"(?<![A-Za-z0-9+.\-])[A-Za-z0-9+.\-]++://[^\s'\"]++")
 _LOGIN = re.compile(r"(://[^\s'\"/?#:@]*+:)[^\s'\"/?#]+@")
+_VALUE = re.compile(
+    r"(?<![\w\-])(?P<name>-{0,2}[A-Za-z][\w\-]*+)(?P<is>=|: *+)(?!//)"
+    r"(?:'[^']++'|\"[^\"]++\"|[^\s'\"&]++)"
+)
+"""What a word of a command, or a shell's line, gives a name to: `--token=…`, `TOKEN=…`, `X-Key: …`."""
+
 _TOP: Mapping[str, Callable[[Settings], Any]] = MappingProxyType(
     {
         "timezone": lambda s: s.timezone.key,
@@ -256,8 +262,18 @@ def _words(command: Command) -> str | list[str]:
     redactor.learn(
         each for word in command.words for url in _A_URL.findall(word) for each in secrets_in_url(url)
     )
-    words = [redactor.own(word) for word in command.words]
-    return words[0] if command.shell else words
+    words = [_VALUE.sub(_masked, redactor.own(word)) for word in command.words]
+    if command.shell:
+        return words[0]
+    for before, number in zip(command.words, range(1, len(words)), strict=False):
+        if before.startswith("--") and names_a_secret(before) and not words[number].startswith("-"):
+            words[number] = MASK
+    return words
+
+
+def _masked(named: re.Match[str]) -> str:
+    """Return an option or a header without its value, where its name says that this is a secret."""
+    return f"{named['name']}{named['is']}{MASK}" if names_a_secret(named["name"]) else named[0]
 
 
 def _one_or_list(lines: tuple[str, ...]) -> str | tuple[str, ...]:

@@ -21,6 +21,7 @@ class InForce:
     state_dir: Path
     database: str
     secret_keys: tuple[SecretReference, ...]
+    formerly: tuple[SecretReference, ...] = ()
 
 
 def packed(texts: Mapping[Path, str]) -> bytes:
@@ -35,12 +36,13 @@ def handed_over(settings: Settings) -> bytes:
         "state_dir": str(settings.state_dir),
         "database": settings.database,
         "secret_keys": [(key.scheme, key.name) for key in settings.secret_keys],
+        "formerly": [(each.scheme, each.name) for each in settings.formerly],
     }
     return json.dumps(head).encode() + b"\n" + settings.files
 
 
 def taken_over(handed: bytes) -> InForce:
-    """Return what `handed_over` has written."""
+    """Return what `handed_over` has written, here or in a daemon that is older than its files by now."""
     line, _, files = handed.partition(b"\n")
     head = json.loads(line)
     return InForce(
@@ -48,4 +50,5 @@ def taken_over(handed: bytes) -> InForce:
         Path(head["state_dir"]),
         head["database"],
         tuple(SecretReference(scheme, name) for scheme, name in head["secret_keys"]),
+        tuple(SecretReference(scheme, name) for scheme, name in head.get("formerly", ())),
     )

@@ -57,13 +57,17 @@ def _jobs_of(
             yield WrittenJob(document, place, row)
 
 
-def _job_files(main: Document, jobs_dir: str | None, places: Places, faults: Faults) -> list[Path]:
+def jobs_dir(named: str | None, places: Places) -> Path:
+    """Return the directory of job files that the key `jobs_dir` names."""
+    return places.absolute(named or DEFAULT_JOBS_DIR)
+
+
+def _job_files(main: Document, named: str | None, places: Places, faults: Faults) -> list[Path]:
     """Return the job files; a directory that was named must be there, the default one need not."""
     try:
-        directory = places.absolute(jobs_dir or DEFAULT_JOBS_DIR)
-        files = places.files.of(directory)
+        files = places.files.of(jobs_dir(named, places))
     except FileNotFoundError:
-        if jobs_dir is not None:
+        if named is not None:
             faults.add(
                 main, ("jobs_dir",), "names a directory that does not exist", "make it, or remove the key"
             )

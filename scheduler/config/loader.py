@@ -21,7 +21,7 @@ from scheduler.config.delivery_files import check_files
 from scheduler.config.faults import NOT_MAPPING
 from scheduler.config.gather import Faults
 from scheduler.config.in_force import packed, taken_over
-from scheduler.config.job_files import WrittenJob, written_jobs
+from scheduler.config.job_files import WrittenJob, jobs_dir, written_jobs
 from scheduler.config.places import DEFAULT_DATABASE, Places, database_url, listen_address, machine_zone
 from scheduler.config.schema import AuxiliaryRow, ConfigFile
 from scheduler.config.settings import AuxiliaryTask, Limits, LogFormat, Settings
@@ -72,6 +72,7 @@ def load_in_force(path: Path, handed: bytes, *, environ: Mapping[str, str], now:
         loaded.settings.in_state_dir(given.state_dir),
         database=given.database,
         secret_keys=given.secret_keys,
+        formerly=given.formerly,
     )
     return replace(loaded, settings=settings)
 
@@ -113,7 +114,8 @@ class _Reading:
     def loaded(self, now: datetime) -> Loaded:
         file = checked_file(self.document, self.faults)
         written = tuple(written_jobs(self.document, file, self.places, self.faults))
-        chains = Chains(self.places, self.faults)
+        addresses = Addresses(self.places, self.faults)
+        chains = Chains(self.places, self.faults, addresses)
         chains.add_providers(self.document, file.providers)
         chains.add_custom(self.document, _written_at_top(file))
         for job in written:
@@ -131,7 +133,7 @@ class _Reading:
         zone = ZoneInfo(file.timezone) if file.timezone else machine_zone()
         primary, fallbacks = self._main_chain(file, chains)
         auxiliary = self._auxiliary(file, chains)
-        addresses = Addresses(self.places, self.faults)
+        addresses = chains.addresses
         delivery = Delivery(self.document, addresses, self.faults, state_dir)
         targets, alerts = delivery.targets(file.delivery), delivery.alerts(file.alerts)
         shared = self._shared(
@@ -155,6 +157,7 @@ class _Reading:
             follows_machine_zone=not file.timezone,
             delivery=targets,
             alerts=alerts,
+            jobs_dir=jobs_dir(file.jobs_dir, self.places),
         )
 
     def _main_chain(self, file: ConfigFile, chains: Chains) -> tuple[Targets | None, Targets | None]:

@@ -96,7 +96,11 @@ class AuxiliaryTask:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that one configuration says; `files` is what its files held, packed (`in_force`)."""
+    """Everything that one configuration says; `files` is what its files held, packed (`in_force`).
+
+    `jobs_dir` is where job files are read from, whether or not it is there; None where nobody has said it.
+    `formerly` are variables that this process has taken for secrets, whatever the configuration says by now.
+    """
 
     source: Path
     timezone: ZoneInfo
@@ -117,6 +121,8 @@ class Settings:
     delivery: Mapping[str, DeliveryTarget] = field(default_factory=lambda: MappingProxyType({}))
     alerts: AlertPolicy = AlertPolicy()
     files: bytes = field(default=b"", repr=False, compare=False)
+    jobs_dir: Path | None = None
+    formerly: tuple[SecretReference, ...] = field(default=(), compare=False)
 
     def asked_providers(self) -> list[ProviderName]:
         """Return the providers whom jobs ask, helpers of theirs included, in order of names."""
@@ -130,15 +136,30 @@ class Settings:
 
     def withheld(self) -> tuple[SecretReference, ...]:
         """Return every secret beside the providers' that no command of a job is to find."""
-        return (*self.secret_keys, *self.delivery_references())
+        return (*self.secret_keys, *self.delivery_references(), *self.formerly)
+
+    def after(self, former: "Settings") -> "Settings":
+        """Return this as what follows a former configuration: no variable of that reaches a command again."""
+        named = dict.fromkeys((*former._credentials(), *former.withheld()))
+        return replace(self, formerly=tuple(each for each in named if each.scheme == "env"))
+
+    def _credentials(self) -> tuple[SecretReference, ...]:
+        found = (credential.reference for provider in self.registry for credential in provider.credentials)
+        return tuple(each for each in found if each is not None)
 
     def own_files(self) -> OwnFiles:
-        """Return what no delivery takes the place of: configuration, database, files with secrets."""
-        keys = (credential.reference for provider in self.registry for credential in provider.credentials)
-        kept = {Path(each.name) for each in (*keys, *self.withheld()) if each and each.scheme == "file"}
+        """Return what no delivery takes the place of: configuration, prompts, database, secrets' files."""
+        named = (*self._credentials(), *self.withheld())
+        kept = {Path(each.name) for each in named if each.scheme == "file"}
         file = self.database.removeprefix(_SQLITE)
         database = () if file == self.database else (Path(file),)
-        return OwnFiles(self.state_dir, (self.source, *database, *sorted(kept)))
+        files = (self.source, *database, *sorted(kept))
+        return OwnFiles(self.state_dir, files, self.jobs_dir, self._prompt_files())
+
+    def _prompt_files(self) -> tuple[Path, ...]:
+        jobs = (job.job for job in self.jobs.values())
+        named = (file for job in jobs for file in (job.prompt_file, job.system_file))
+        return tuple(dict.fromkeys(file for file in named if file is not None))
 
     def in_state_dir(self, state_dir: Path) -> "Settings":
         """Return this with another state directory: the files of deliveries lie there too."""

@@ -82,7 +82,8 @@ def _at(text: str, offset: int, wrong: str, mend: str) -> Mistake:
 
 def _syntax(text: str, exc: MarkedYAMLError) -> Mistake:
     """Return the syntax error in plain words; a tab before it that indents a line is its usual cause."""
-    mark = exc.problem_mark or exc.context_mark
+    earlier = exc.context_mark if exc.context in _BEGUN_EARLIER else None
+    mark = earlier or exc.problem_mark or exc.context_mark
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
     if isinstance(exc, _Refused):
         return Mistake(line, column, exc.wrong, exc.mend)
@@ -100,7 +101,21 @@ def _syntax(text: str, exc: MarkedYAMLError) -> Mistake:
         return _at(text, tab.end() - 1, "a tab is used to indent", "use spaces")
     if "\\t" in problem or "'\t'" in problem:
         return Mistake(line, column, "a tab is used between words", "use spaces")
-    return Mistake(line, column, f"is not YAML: {problem}", "check the indentation, quotes and colons here")
+    known = _BEGUN_EARLIER.get(exc.context, (problem, "check the indentation, quotes and colons here"))
+    return Mistake(line, column, f"is not YAML: {known[0]}", known[1])
+
+
+_BEGUN_EARLIER: dict[str | None, tuple[str, str]] = {
+    "while scanning a quoted scalar": (
+        "a quote that begins here is not closed, or not well",
+        "close it; inside of it, write '' for ', and \\\" for \"",
+    ),
+    "while scanning a simple key": (
+        "this line is neither `key: value` nor indented as a part of what stands above it",
+        "indent it, or put a colon behind its key",
+    ),
+}
+"""What is noticed later than it is wrong: at the end of the file, or in the next line."""
 
 
 class _Refused(MarkedYAMLError):

@@ -33,6 +33,8 @@ def state_directory(path: Path) -> Iterator[Finding]:
         yield Finding.fault(name, f"{path} is no directory", "name another state_dir, or move the file away")
     elif faults := list(file_modes.faults_of_directory(path)):
         yield from _told(name, faults)
+    elif mode & stat.S_IWGRP:
+        yield _of_the_group(name, path, mode, "database and secret key")
     elif mode & file_modes.OF_OTHERS:
         seen = f"{path}: others can look into it (mode {stat.S_IMODE(mode):04o})"
         yield Finding.warning(name, seen, f"run `chmod 700 {path}`")
@@ -40,13 +42,22 @@ def state_directory(path: Path) -> Iterator[Finding]:
         yield Finding.ok(name, f"{path} is its owner's alone")
 
 
-def database(path: Path) -> Iterator[Finding]:
-    """Judge a SQLite file, and the files beside it."""
+def _of_the_group(name: str, path: Path, mode: int, what: str) -> Finding:
+    seen = f"{path}: its group may replace {what} (mode {stat.S_IMODE(mode):04o})"
+    return Finding.warning(name, seen, f"run `chmod 700 {path}`, unless you trust its group as its owner")
+
+
+def database(path: Path, state_dir: Path | None = None) -> Iterator[Finding]:
+    """Judge a SQLite file, the files beside it, and its directory where that is not the state directory."""
     if not path.exists():
         yield Finding.unknown("database files", f"{path} is not there yet; `promptd start` makes it")
         return
     faults = list(file_modes.faults_of_database(path))
     yield from _told("database files", faults)
+    for each in dict.fromkeys((path.parent, file_modes.real_file(path).parent)):
+        mode = each.stat().st_mode
+        if mode & stat.S_IWGRP and (state_dir is None or not each.samefile(state_dir)):
+            yield _of_the_group("database files", each, mode, "the database")
     if not faults:
         yield Finding.ok("database files", f"{path} is its owner's alone")
 
@@ -86,8 +97,9 @@ def backups(path: Path) -> Iterator[Finding]:
     """Judge what upgrades and restores have left beside a SQLite file."""
     found = sorted(
         each
-        for pattern in (f"{path.name}.*.bak", f"{path.name}.replaced.*")
-        for each in path.parent.glob(pattern)
+        for base in dict.fromkeys((path, file_modes.real_file(path)))
+        for pattern in (f"{base.name}.*.bak", f"{base.name}.replaced.*")
+        for each in base.parent.glob(pattern)
         if not each.name.endswith(file_modes.KEPT_BESIDE)
     )
     faults = [fault for each in found for fault in file_modes.faults_of_file(each)]

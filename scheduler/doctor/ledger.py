@@ -10,7 +10,7 @@ from pathlib import Path
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from jobs.store import revision, soundness
+from jobs.store import revision, shape, soundness
 from jobs.store.engine import LONGEST_LOG, open_engine, sqlite_path
 from scheduler.doctor.finding import Finding
 
@@ -46,7 +46,11 @@ def looking(url: str) -> Iterator[Connection]:
 def database(connection: Connection) -> Iterator[Finding]:
     """Judge the tables' revision, and what the database says of its own soundness."""
     found = revision.revision_of(connection)
-    if found == revision.REVISION:
+    lost = shape.missing_from(connection, found)
+    if lost.anything:
+        for seen, mend in (each.split(": ", 1) for each in lost.faults()):
+            yield Finding.fault("database", seen, mend)
+    elif found == revision.REVISION:
         yield Finding.ok("database", f"it can be reached, and is at revision {found}")
     elif found is not None and found > revision.REVISION:
         yield Finding.fault("database", f"it is at revision {found}", revision.newer(found))

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, event, insert
-from support.alerting import WATCHED, beat, fail, open_alerts, rows, watched
+from support.alerting import WATCHED, beat, fail, open_alerts, refuse, rows, watched
 from support.ledger import NOW
 
+from jobs import clock
 from jobs.alert import AlertKind, Notice
 from jobs.delivery.alert_rules import Watched
-from jobs.delivery.alerts import EVERY, MOST_REFUSALS, Alerts
+from jobs.delivery.alerts import EVERY, Alerts
 from jobs.events import AlertTold, AttributionWasRefused, Event, Events
 from jobs.store import alert_facts
 from jobs.store.store import Store
@@ -108,30 +109,28 @@ async def test_with_nobody_to_tell_nothing_is_written(both_stores: list[Store], 
 
 
 @pytest.mark.anyio
-async def test_refusals_that_were_told_make_room_for_others(both_stores: list[Store]) -> None:
-    """So many are kept at most; what was told is in the database."""
-    alerts_ = watcher(both_stores[0], [])
-    for attempt in range(MOST_REFUSALS):
-        alerts_.hear(AttributionWasRefused(attempt, "not earned"))
-    assert await alerts_.judge() == MOST_REFUSALS
-    alerts_.hear(AttributionWasRefused(MOST_REFUSALS, "not earned"))
-    assert await alerts_.judge() == 1
-
-
-@pytest.mark.anyio
-async def test_a_refused_attribution_is_told_at_once_and_then_forgotten(
-    both_stores: list[Store], engine: Engine
-) -> None:
-    """Nobody waits for the next beat: it stands in no table yet."""
+async def test_a_refused_attribution_is_told_at_once(both_stores: list[Store], engine: Engine) -> None:
+    """Nobody waits for the next beat. That its process has said so is only the reason to look."""
     heard: list[Event] = []
     alerts_ = watcher(both_stores[0], heard)
     watching = asyncio.create_task(alerts_.watch())
     for attempt in (7, 8):
         async with asyncio.timeout(EVERY.total_seconds() / 2):
+            await both_stores[1].write(refuse, attempt, now=clock.utcnow())
             alerts_.hear(AttributionWasRefused(attempt, f"attempt {attempt} did not earn a mark"))
             while sum(isinstance(each, AlertTold) for each in heard) < attempt - 6:
                 await asyncio.sleep(0.01)
     watching.cancel()
     kinds = {each.kind for each in heard if isinstance(each, AlertTold)}
     assert kinds == {AlertKind.ATTRIBUTION_REFUSED}
-    assert await alerts_.judge() == 0
+
+
+@pytest.mark.anyio
+async def test_two_daemons_that_find_a_refused_attribution_tell_it_once(
+    both_stores: list[Store], engine: Engine
+) -> None:
+    with engine.begin() as connection:
+        refuse(connection, now=clock.utcnow())
+    heard: list[Event] = []
+    told = await asyncio.gather(*(watcher(store, heard).judge() for store in both_stores * 3))
+    assert sum(told) == 1

@@ -124,10 +124,32 @@ def test_a_recovery_is_told_also_beside_a_daemon_that_does_not_know_the_job(db: 
     told += beat(db, now=NOW + 3 * SECOND, instance_id=knows)
     assert told == [OPENED, RESOLVED]
 
+
+def test_a_recovery_is_told_by_a_daemon_that_was_down_while_another_did_not_know_the_job(
+    db: Connection,
+) -> None:
+    """The job has succeeded before that one is back: by hand, say."""
+    knows, other = (instances.register(db, kind="daemon", version="0", now=NOW) for _ in range(2))
+    gone = replace(WATCHED, jobs={})
     fail(db)
-    assert beat(db, now=NOW + MINUTE, instance_id=knows) == [OPENED]
+    assert beat(db, instance_id=knows) == [OPENED]
     instances.stop(db, knows, now=NOW + MINUTE)
-    assert beat(db, by=gone, now=NOW + 2 * MINUTE, instance_id=other) == []
+    assert beat(db, by=gone, now=NOW + HOUR, instance_id=other) == []
+    succeed(db)
+    assert beat(db, by=gone, now=NOW + 2 * HOUR, instance_id=other) == []
+    back = instances.register(db, kind="daemon", version="0", now=NOW + 3 * HOUR)
+    assert beat(db, now=NOW + 3 * HOUR, instance_id=back) == [RESOLVED]
+
+
+def test_what_only_a_daemon_knows_that_is_down_for_a_day_is_told_of_no_more(db: Connection) -> None:
+    knows, other = (instances.register(db, kind="daemon", version="0", now=NOW) for _ in range(2))
+    gone = replace(WATCHED, jobs={})
+    fail(db)
+    assert beat(db, instance_id=knows) == [OPENED]
+    instances.stop(db, knows, now=NOW + MINUTE)
+    assert beat(db, by=gone, now=NOW + DAY, instance_id=other) == []
+    assert open_alerts(db) == ["job_failing:digest"]
+    assert beat(db, by=gone, now=NOW + DAY + 2 * MINUTE, instance_id=other) == []
     assert open_alerts(db) == []
 
 
@@ -161,3 +183,14 @@ def test_an_alert_survives_a_clock_that_is_set_back(db: Connection) -> None:
     assert beat(db, now=NOW) == [OPENED, REMINDER]
     succeed(db, "report")
     assert beat(db, now=NOW - HOUR) == [RESOLVED]
+
+
+def test_a_process_that_was_no_other_daemon_is_no_reason_to_wait(db: Connection) -> None:
+    """A command, or this daemon itself."""
+    only = instances.register(db, kind="daemon", version="0", now=NOW)
+    command = instances.register(db, kind="command", version="0", now=NOW)
+    instances.stop(db, command, now=NOW)
+    fail(db)
+    assert beat(db, instance_id=only) == [OPENED]
+    assert beat(db, by=replace(WATCHED, jobs={}), now=NOW + MINUTE, instance_id=only) == []
+    assert open_alerts(db) == []

@@ -4,24 +4,27 @@ from dataclasses import replace
 from datetime import datetime
 
 import pytest
-from sqlalchemy import Connection, insert
-from support.alerting import LOGIN, WATCHED, beat, fail, login, rows
+from sqlalchemy import Connection, insert, select
+from support.alerting import LOGIN, WATCHED, beat, fail, login, open_alerts, refuse, rows
 from support.ledger import DAY, HOUR, MINUTE, NOW, SECOND, key_of, make_instance, send
 
 from jobs.alert import Notice
-from jobs.attempt import Purpose
+from jobs.attempt import Purpose, Step
 from jobs.credential import SecretReference
-from jobs.delivery.alert_rules import Refusal
 from jobs.errors import ErrorClass
 from jobs.mark import NewMark, Scope
+from jobs.providers.pool import Habits
 from jobs.providers.registry import Provider
 from jobs.providers.secrets import Keyring, SecretReader
+from jobs.providers.settle import settle_failure
 from jobs.providers.vault import Vault
 from jobs.request import ApiMode
 from jobs.run import ClaimedRun, Hold, Trigger
 from jobs.secret import Redactor, Secret
 from jobs.store import alert_facts, credentials, holds, tokens
-from jobs.store.tables import runs
+from jobs.store.alerts import MOST_UNTOLD
+from jobs.store.attempts import Failure
+from jobs.store.tables import alerts, runs
 
 OPENED, RESOLVED = Notice.OPENED, Notice.RESOLVED
 BILLING = NewMark(Scope.GROUP, ErrorClass.QUOTA_BILLING, (HOUR,), code="1113")
@@ -162,8 +165,52 @@ def test_many_runs_of_one_crash_are_one_message_and_an_alert_each(db: Connection
 
 
 def test_an_attribution_that_was_refused_is_told_of_once(db: Connection) -> None:
-    refusal = (Refusal(7, "attempt 7 did not earn a mark"),)
-    assert [beat(db, refusals=refusal) for _ in range(2)] == [[OPENED], []]
+    refuse(db)
+    assert [beat(db) for _ in range(2)] == [[OPENED], []]
+    assert rows(db, "subject") == [("a mark was refused: attempt 7 had not earned it",)]
+    assert "attempt 7 did not earn a mark" in rows(db, "body")[0].body
+    assert open_alerts(db) == []
+    assert db.execute(select(alerts.c.message)).scalars().all() == [rows(db, "subject")[0].subject]
+    refuse(db)
+    assert beat(db, now=NOW + MINUTE) == [OPENED]
+
+
+def test_a_mark_that_is_refused_is_written_down_with_what_settles_its_attempt(db: Connection) -> None:
+    """So a process that is killed before it could tell anybody loses nothing; what is undone is not told."""
+    attempt = send(db, key_of(group="team"))
+    send(db, key_of("other", group="others"))
+    provider = Provider(attempt.target.provider, None, ApiMode.CHAT_COMPLETIONS, (attempt.credential,))
+
+    def settle() -> None:
+        settle_failure(
+            db,
+            Vault(SecretReader({}, Redactor()), Keyring([Secret("k" * 32)])),
+            provider,
+            replace(attempt, credential=key_of("other", group="others")),
+            Failure(ErrorClass.AUTH_DEAD, "*/auth", "no such key"),
+            wait=None,
+            chosen=Step.NEXT_TARGET,
+            onward=Step.NEXT_TARGET,
+            habits=Habits(),
+            now=NOW,
+        )
+
+    undone = db.begin_nested()
+    settle()
+    undone.rollback()
+    assert beat(db) == []
+    settle()
+    assert open_alerts(db) == [f"attribution_refused:{attempt.id}"]
+    assert beat(db) == [OPENED]
+
+
+def test_so_many_refused_attributions_are_kept_for_somebody_to_be_told(db: Connection) -> None:
+    """Where nobody is told, they do not grow without an end; those of yesterday are no news."""
+    for number in range(MOST_UNTOLD + 1):
+        refuse(db, number)
+    assert len(open_alerts(db)) == MOST_UNTOLD
+    assert beat(db, now=NOW + DAY) == []
+    assert open_alerts(db) == []
 
 
 def test_a_provider_whose_keys_cannot_be_read_is_told_of_until_one_can(db: Connection) -> None:

@@ -121,6 +121,18 @@ async def test_a_secret_is_taken_out_of_an_output_also_where_the_output_was_cut(
     assert said == f"hello [secret]{rest}\n[cut here: 42 bytes were printed, and {6 + shown} are kept]\n"
 
 
+@pytest.mark.parametrize(("most", "end"), [(1_000, "mainkey"), (17, "[secret]")])
+async def test_an_output_that_ends_as_a_secret_begins_stays_whole_unless_it_was_cut_there(
+    commands: Commands, most: int, end: str
+) -> None:
+    commands.redactor.learn([Secret("mainkey-ABCDEFGH-0123456789")])
+    words = "This is a mainkey" if most > 17 else "This is a mainkey and more"
+
+    said = await commands.output_of(Command(("printf", words), max_bytes=most))
+
+    assert said.partition("\n")[0] == f"This is a {end}"
+
+
 async def test_the_rest_of_a_secret_is_taken_out_of_a_complaint_whose_beginning_is_gone(
     commands: Commands,
 ) -> None:

@@ -17,6 +17,7 @@ from jobs.store import deliveries, instances, ledger, runs
 from jobs.store import jobs as job_verbs
 from jobs.store.deliveries import Due, Verdict
 from jobs.store.ledger import DeliveryFilter
+from jobs.store.prune import Keep, prune
 from jobs.store.recovery import OnGone, recover
 from jobs.store.tables import alerts
 from jobs.store.tables import deliveries as table
@@ -119,6 +120,33 @@ def test_changed_compares_with_the_newest_earlier_answer_that_was_no_drill(
     ]
 
     assert [targets(db, run) for run in ends] == [["ops"], [], [], [], [], [], ["ops"]]
+
+
+def test_changed_compares_with_the_answer_that_was_there_last(db: Connection, instance: int) -> None:
+    """A run that began before another may end after it: then its answer is what the receiver shows."""
+    changed = Consequences(deliver=(Deliver("ops", DeliverOn.CHANGED),))
+    slow, quick, next_one = (running(db, instance) for _ in range(3))
+
+    for after, (run, said) in enumerate(((quick, "A"), (slow, "B"), (next_one, "A"))):
+        answer = Outcome.succeeded(said, served=SERVED)
+        runs.finish(db, run, answer, now=NOW + after * SECOND, consequences=changed)
+
+    assert [targets(db, run) for run in (quick, slow, next_one)] == [["ops"]] * 3
+
+
+def test_what_was_told_last_is_kept_to_be_compared_with(db: Connection, instance: int) -> None:
+    """Also when silent answers came after it, of which more are there than the limits keep."""
+    changed = Deliver("ops", DeliverOn.CHANGED)
+    told = end(db, instance, ANSWER, changed)
+    (sent,) = due(db, instance)
+    deliveries.settle(db, claim(db, instance, sent), Verdict.delivered(), now=NOW)
+    for _ in range(3):
+        end(db, instance, replace(ANSWER, silent=True), changed)
+
+    gone = prune(db, told.job, Keep(runs=2))
+
+    assert gone.runs == 1
+    assert targets(db, end(db, instance, ANSWER, changed)) == []
 
 
 def test_one_target_is_told_once_however_often_it_is_named(db: Connection, instance: int) -> None:
@@ -447,3 +475,57 @@ def test_what_is_due_is_found_without_reading_what_has_arrived(engine: Engine, k
 
     assert len(plans) == 3
     assert all("ix_deliveries_due" in plan for plan in plans), plans
+
+
+def failed_at(db: Connection, seen: Due, instance: int, again: datetime) -> None:
+    """Let a delivery's try fail, and the next one wait until then."""
+    claimed = claim(db, instance, seen)
+    deliveries.settle(db, claimed, Verdict.retried("refused", again_at=again), now=NOW)
+
+
+def test_what_has_failed_at_a_target_is_hastened_and_nothing_else_is(db: Connection, instance: int) -> None:
+    """It keeps its failures; what waits for a title, and what somebody sends, stays as it is."""
+    end(db, instance, ANSWER, OPS, INBOX)
+    for each in due(db, instance):
+        failed_at(db, each, instance, NOW + HOUR)
+    end(db, instance, ANSWER, OPS, titled=True)
+    end(db, instance, ANSWER, OPS)
+    (sending,) = due(db, instance)
+    claim(db, instance, sending)
+
+    assert deliveries.hasten(db, ["ops"], now=NOW + MINUTE / 2) == 1
+
+    assert [(row.target, row.failures, row.next_attempt_at) for row in rows(db)] == [
+        ("ops", 1, NOW + MINUTE / 2),
+        ("inbox", 1, NOW + HOUR),
+        ("ops", 0, NOW + MINUTE),
+        ("ops", 0, NOW),
+    ]
+    assert deliveries.hasten(db, ["ops"], now=NOW + MINUTE / 2) == 0
+
+
+def test_a_target_is_left_alone_where_something_is_due_and_nobody_sends_or_waits(
+    db: Connection, instance: int
+) -> None:
+    other = make_instance(db)
+
+    def left(*, now: datetime = NOW) -> set[str]:
+        return set(deliveries.left_alone(db, ["known"], instance_id=instance, now=now))
+
+    end(db, instance, ANSWER, OPS, INBOX, Deliver("known"))
+    end(db, instance, ANSWER, OPS, INBOX)
+    assert left() == {"ops", "inbox"}
+    first = {each.target: each for each in reversed(due(db, instance))}
+    failed_at(db, first["ops"], other, NOW + HOUR)
+    claim(db, other, first["inbox"])
+    assert left() == set()
+    assert left(now=NOW + HOUR) == {"ops", "inbox"}
+
+
+def test_what_this_process_sends_itself_is_left_alone_by_the_others(db: Connection, instance: int) -> None:
+    """It may only be about to write that nobody knows the target."""
+    end(db, instance, ANSWER, OPS)
+    end(db, instance, ANSWER, OPS)
+    claim(db, instance, due(db, instance)[0])
+
+    assert deliveries.left_alone(db, (), instance_id=instance, now=NOW) == {"ops"}

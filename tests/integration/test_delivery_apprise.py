@@ -116,7 +116,7 @@ async def test_a_child_whose_starter_has_gone_ends_by_itself() -> None:
         )
         try:
             async with asyncio.timeout(20):
-                await child.communicate(json.dumps({**order, "whole_text": ""}).encode())
+                await child.communicate(json.dumps({**order, "characters": 4, "whole_text": ""}).encode())
         finally:
             if child.returncode is None:
                 child.kill()
@@ -175,7 +175,7 @@ async def test_a_text_that_is_too_long_for_a_mail_is_attached_whole() -> None:
     assert attached.get_payload(decode=True) == text.encode()
     body = peer.mails[0].get_body()
     assert body is not None
-    assert "[cut here: the whole text, 210,000 characters, is attached]" in body.get_content()
+    assert "[cut here: the whole text has 210,000 characters and is attached; " in body.get_content()
 
 
 async def test_a_service_that_fails_is_told_in_its_words_without_the_token() -> None:
@@ -188,6 +188,15 @@ async def test_a_service_that_fails_is_told_in_its_words_without_the_token() -> 
     assert "no room for [secret] or [secret]" in str(refused)
     assert not refused.permanent
     assert peer.connections == 1
+
+
+async def test_a_token_that_is_cut_in_the_words_about_one_of_several_is_not_told_either() -> None:
+    words = f"{'x' * 272} Ab1Cd2Ef3Gh4Ij5 and more".encode()
+    async with HttpPeer(said(answer(500, body=words))) as peer, tools_with() as tools:
+        url = f"ntfy://promptd:Ab1Cd2Ef3Gh4Ij5@127.0.0.1:{peer.port}/one/two"
+        refused = await _refused(to(url), tools)
+
+    assert "xx [secret]; Failed" in str(refused)
 
 
 async def test_a_redirect_is_not_followed_by_apprise_either() -> None:
@@ -233,7 +242,8 @@ async def test_an_address_that_apprise_does_not_know_is_refused_for_good(
 
 
 def _order(body: str) -> dict[str, Any]:
-    return {"body": body, "subject": "Well", "whole_text": "promptd run output 7"}
+    given = {"subject": "Well", "whole_text": "promptd run output 7", "seconds": 30}
+    return {**given, "body": body, "characters": len(body)}
 
 
 def test_a_text_that_fits_goes_as_it_is() -> None:

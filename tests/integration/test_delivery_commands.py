@@ -19,7 +19,7 @@ from jobs.delivery.message import Message
 from jobs.delivery.send import Tools, send
 from jobs.delivery.target import CommandTarget
 from jobs.errors import Undeliverable
-from jobs.secret import Redactor
+from jobs.secret import Redactor, Secret
 
 pytestmark = pytest.mark.anyio
 SECOND = timedelta(seconds=1)
@@ -42,6 +42,15 @@ async def test_a_command_reads_the_text_from_its_standard_input(line: str, tmp_p
         await send(shell(f"({line}) > {tmp_path}/out"), message("Grüße\n{{ 7 * 7 }} $HOME `id`"), tools=tools)
 
     assert (tmp_path / "out").read_text() == "Grüße\n{{ 7 * 7 }} $HOME `id`"
+
+
+async def test_a_secret_of_ours_stands_in_no_variable(tmp_path: Path) -> None:
+    async with tools_with() as tools:
+        tools.redactor.learn([Secret("the-key-of-a-provider")])
+        line = f'printf \'%s, \' "$PROMPTD_SUBJECT" "$PROMPTD_TITLE" > {tmp_path}/told'
+        await send(shell(line), message(title="It is the-key-of-a-provider"), tools=tools)
+
+    assert (tmp_path / "told").read_text() == "It is [secret], It is [secret], "
 
 
 async def test_what_it_is_about_stands_in_variables(tmp_path: Path) -> None:

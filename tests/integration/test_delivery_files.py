@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import socket
 import stat
 import subprocess
@@ -20,6 +21,7 @@ from support.ledger import DAY, HOUR
 from support.namespace import NotThere
 from support.small_disk import SmallDisk, mounted
 
+from jobs.delivery import file
 from jobs.delivery.message import Message
 from jobs.delivery.own_files import OwnFiles
 from jobs.delivery.send import Tools, send
@@ -49,6 +51,20 @@ for line in sys.stdin:
         said = [str(exc), exc.permanent]
     begins = (base / "out/morning-digest.md").read_text()[:4]
     print(json.dumps({"said": said, "begins": begins, "files": os.listdir(base / "out")}), flush=True)
+"""
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from support.delivering import message
+from jobs.delivery.file import write
+from jobs.delivery.own_files import OwnFiles
+from jobs.delivery.target import FileTarget
+
+base = Path(sys.argv[2])
+os.rename = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+write(FileTarget("inbox", "out/{job}.md", base), message("begun"), OwnFiles(base))
 """
 
 
@@ -174,6 +190,53 @@ async def test_what_a_job_is_called_leads_to_no_file_of_promptds_own(tmp_path: P
     assert os.listdir(state) == ["morning-digest.db"]
 
 
+async def test_no_result_becomes_a_job_or_its_prompt(tmp_path: Path) -> None:
+    """Nor what a link among the job files leads to; what lies beside all these is nobody's."""
+    made, elsewhere, state = (tmp_path / name for name in ("jobs.d", "elsewhere", "state"))
+    for each in (made, elsewhere, state):
+        each.mkdir()
+    (tmp_path / "link").symlink_to(made)
+    (elsewhere / "job.yaml").write_text("a job")
+    (made / "linked.yaml").symlink_to(elsewhere / "job.yaml")
+    (elsewhere / "morning-digest").write_text("a prompt")
+    (tmp_path / "prompt.md").symlink_to(elsewhere / "morning-digest")
+    own = OwnFiles(state, (), tmp_path / "link", (tmp_path / "prompt.md",))
+    jobs = [f"{made}/{{job}}.yaml", f"{tmp_path}/link/a.yaml", f"{tmp_path}/{{state}}/../jobs.d/b/c"]
+    jobs += [f"{tmp_path}/link", f"{elsewhere}/job.yaml"]
+    prompts = [f"{tmp_path}/prompt.md", f"{elsewhere}/{{job}}"]
+    free = [f"{tmp_path}/jobs.d2/a.yaml", f"{elsewhere}/{{job}}.md", f"{tmp_path}/prompt.md.old"]
+    (tmp_path / "succeeded").mkdir()
+    async with tools_with() as tools:
+        ours = replace(tools, own_files=own)
+        told = [await _refused(inbox(state, name), ours) for name in (*jobs, *prompts)]
+        for name in free:
+            await send(inbox(state, name), message(), tools=ours)
+
+    assert {each.permanent for each in told} == {True}
+    assert [str(each).partition(" outside")[0].rpartition("; ")[2] for each in told] == [
+        *["name a directory"] * len(jobs),
+        *["name another"] * len(prompts),
+    ]
+    assert os.listdir(made) == ["linked.yaml"]
+    assert (elsewhere / "job.yaml").read_text() == "a job"
+    assert (elsewhere / "morning-digest").read_text() == "a prompt"
+
+
+async def test_a_state_directory_below_the_job_files_takes_results(tmp_path: Path) -> None:
+    """Job files may lie beside the configuration; those in the state directory itself are safe."""
+    state = tmp_path / "state"
+    async with tools_with() as tools:
+        above = replace(tools, own_files=OwnFiles(state, jobs_dir=tmp_path))
+        same = replace(tools, own_files=OwnFiles(state, jobs_dir=state))
+        await send(inbox(state), message(), tools=above)
+        refused = [
+            await _refused(inbox(state, f"{tmp_path}/a.yaml"), above),
+            await _refused(inbox(state, "a.yaml"), same),
+        ]
+
+    assert all("lies among the job files" in str(each) for each in refused)
+
+
 async def test_what_comes_late_does_not_replace_what_is_newer(tmp_path: Path) -> None:
     """A delivery that was tried again may arrive after that of the next run; the same one may come twice."""
     target, later = inbox(tmp_path, "latest.md"), {"finished_at": LONG_AGO + HOUR}
@@ -212,6 +275,39 @@ async def test_what_the_system_refuses_is_said_and_leaves_nothing(tmp_path: Path
     assert str(refused).endswith("cannot be written: File name too long")
     assert not refused.permanent
     assert os.listdir(tmp_path) == []
+
+
+async def test_what_a_killed_process_has_begun_goes_when_it_is_tried_again(tmp_path: Path) -> None:
+    """Ones of other deliveries stay for a day, since they may be at work; so does what is not ours."""
+    others = {".promptd-notes", f".promptd-{'a' * 16}", f".promptd-{'b' * 16}-{'c' * 16}"}
+    (tmp_path / "out").mkdir()
+    for name in others:
+        (tmp_path / "out" / name).touch()
+    words = (sys.executable, "-c", _KILLED, str(Path(__file__).parents[1]), str(tmp_path))
+    killed = await asyncio.create_subprocess_exec(*words)
+    assert await killed.wait() == -signal.SIGKILL
+    begun = set(os.listdir(tmp_path / "out")) - others
+
+    async with tools_with() as tools:
+        await send(inbox(tmp_path), message(), tools=tools)
+
+    assert len(begun) == 1
+    assert set(os.listdir(tmp_path / "out")) == {*others, "morning-digest.md"}
+
+
+async def test_what_was_begun_by_anybody_long_ago_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, kept = tmp_path / f".promptd-{'a' * 16}", tmp_path / ".promptd-notes"
+    linked = tmp_path / f".promptd-{'b' * 16}-{'c' * 16}"
+    old.touch()
+    kept.touch()
+    linked.symlink_to(kept)
+    monkeypatch.setattr(file, "LEFT_BEHIND_AFTER", timedelta(0))
+    async with tools_with() as tools:
+        await send(inbox(tmp_path, "a.md"), message(), tools=tools)
+
+    assert sorted(os.listdir(tmp_path)) == sorted([kept.name, linked.name, "a.md"])
 
 
 async def test_hostile_text_is_written_as_text(tmp_path: Path) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from test_cli_ground import World
 
+from jobs.providers.secrets import SecretReader
 from jobs.secret import Redactor
 from scheduler.app import open_app, reconfigured
 from scheduler.config.loader import load
-from scheduler.delivery_secrets import learn_all
+from scheduler.delivery_secrets import learn_all, seals_of
 
 pytestmark = pytest.mark.anyio
 
@@ -157,3 +158,20 @@ def test_whatever_is_unusable_is_named_without_its_value(tmp_path: Path) -> None
     ]
     assert "carries a login" in found[-1].why
     assert not any("Zx81Qq0aBc93" in str(each) or "\x01" in str(each) for each in found)
+
+
+@pytest.mark.parametrize("name", ["HOOK", "HEADER", "SECRET"])
+def test_a_seal_is_another_one_where_any_secret_of_a_target_is_and_else_the_same(
+    tmp_path: Path, name: str
+) -> None:
+    """Also where it cannot be read; and those of other targets stay."""
+    settings = World(tmp_path, config=CONFIG, environ=ENVIRON).settings
+
+    def seals(environ: dict[str, str]) -> dict[str, bytes]:
+        return seals_of(settings, SecretReader(environ, Redactor()))
+
+    before = seals(ENVIRON)
+    assert before == seals(ENVIRON)
+    changed, gone = seals(ENVIRON | {name: "another-7712"}), seals(ENVIRON | {name: ""})
+    assert len({before["hook"], changed["hook"], gone["hook"]}) == 3
+    assert before["mail"] == changed["mail"] == gone["mail"]

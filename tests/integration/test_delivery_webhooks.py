@@ -246,6 +246,19 @@ async def test_a_secret_that_the_message_quotes_is_not_sent() -> None:
     assert b"the-key-of-a-provider" not in peer.taken[0].body
 
 
+async def test_a_secret_in_a_title_or_an_error_is_not_sent_and_names_stay() -> None:
+    secret = "morning-digest"  # which is a name as well: receivers go by that
+    failed = {"state": "failed", "error_class": "auth", "error_message": f"no {secret} here"}
+    async with HttpPeer(TAKEN) as peer, tools_with(OTHER=secret) as tools:
+        tools.secrets.read(SecretReference("env", "OTHER"))
+        await send(hook(peer), message("well", title=f"All of {secret} is morning"), tools=tools)
+        await send(hook(peer), message(**failed), tools=tools)
+
+    told, error = (json.loads(each.body)["data"] for each in peer.taken)
+    assert [told["job"], told["title"]] == [secret, "All of [secret] is morning"]
+    assert error["error"] == {"class": "auth", "message": "no [secret] here"}
+
+
 async def test_a_reference_that_is_empty_is_tried_again_and_a_broken_secret_is_not() -> None:
     async with HttpPeer(TAKEN) as peer, tools_with(KEY="whsec_no base64!") as tools:
         unset = await _refused(WebhookTarget("hook", SecretReference("env", "NONE")), tools)

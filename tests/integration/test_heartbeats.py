@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs, urlsplit
 
@@ -17,7 +18,7 @@ from support.wire import nobodys_port
 from jobs.credential import SecretReference
 from jobs.delivery.heartbeat import MOST_AT_ONCE, MOST_WAITING, Heartbeats, run_uuid
 from jobs.errors import ErrorClass
-from jobs.events import RunFinished, RunStarted
+from jobs.events import RunFinished, RunRecovered, RunStarted
 from jobs.run import ClaimedRun, Outcome, Served, Trigger
 from jobs.secret import Redactor
 
@@ -46,21 +47,35 @@ def over(number: int = 1, outcome: Outcome = GOOD, job: str = "digest") -> RunFi
     return RunFinished(run(number, job), outcome, 1.0)
 
 
+@dataclass(frozen=True)
+class Beating:
+    """Heartbeats that hear of runs which began when their jobs had these."""
+
+    heartbeats: Heartbeats
+    references: dict[str, SecretReference]
+
+    def hear(self, event: RunStarted | RunFinished) -> None:
+        self.heartbeats.hear(replace(event, heartbeat=self.references.get(event.run.job)))
+
+    async def stop(self, seconds: float) -> None:
+        await self.heartbeats.stop(seconds)
+
+
 @asynccontextmanager
 async def beating(
     urls: dict[str, str | SecretReference], *, timeout: float = 5.0, **environ: str
-) -> AsyncIterator[tuple[Heartbeats, Redactor]]:
+) -> AsyncIterator[tuple[Beating, Redactor]]:
     """Yield heartbeats for these jobs, with no pause between tries; they are stopped at once."""
     references = {job: literal(url) if isinstance(url, str) else url for job, url in urls.items()}
     async with tools_with(**environ) as tools:
         heartbeats = Heartbeats(
-            references,
+            {},
             secrets=tools.secrets,
             outgoing=tools.outgoing,
             timeout=timedelta(seconds=timeout),
             pauses=AT_ONCE,
         )
-        yield heartbeats, tools.redactor
+        yield Beating(heartbeats, references), tools.redactor
         await heartbeats.stop(0)
 
 
@@ -221,7 +236,7 @@ async def test_pings_are_sent_in_no_run_s_context(caplog: pytest.LogCaptureFixtu
     seen: dict[str, str] = {}
     caplog.handler.addFilter(lambda record: bool(seen.setdefault(record.getMessage(), OF_RUN.get())))
 
-    async def ended(heartbeats: Heartbeats, job: str) -> None:
+    async def ended(heartbeats: Beating, job: str) -> None:
         OF_RUN.set(job)
         heartbeats.hear(over(job=job))
         heartbeats.hear(over(2, job=job))
@@ -272,17 +287,21 @@ async def test_after_its_end_nothing_is_sent() -> None:
         assert peer.connections == 0
 
 
-async def test_a_reload_may_change_where_a_job_pings() -> None:
-    async with HttpPeer(FINE) as old, HttpPeer(FINE) as new:
-        async with tools_with() as tools:
-            heartbeats = Heartbeats(
-                {"digest": literal(old.url())}, secrets=tools.secrets, outgoing=tools.outgoing
-            )
-            heartbeats.take({"digest": literal(new.url("/new"))}, secrets=tools.secrets)
-            heartbeats.hear(begun())
-            await heartbeats.stop(5)
+@pytest.mark.parametrize("kept", [True, False])
+async def test_a_run_pings_where_its_job_did_when_it_began_whatever_is_reloaded_meanwhile(kept: bool) -> None:
+    """Also what waits already; what a process that is gone has left is told to the job as it is now."""
+    async with HttpPeer(FINE) as old, HttpPeer(FINE) as new, tools_with() as tools:
+        before, now = literal(old.url("/old")), literal(new.url("/new"))
+        heartbeats = Heartbeats({"digest": before}, secrets=tools.secrets, outgoing=tools.outgoing)
+        heartbeats.hear(replace(begun(), heartbeat=before))
+        heartbeats.take({"digest": now} if kept else {}, secrets=tools.secrets)
+        heartbeats.hear(replace(over(), heartbeat=before))
+        heartbeats.hear(over(2))
+        heartbeats.hear(RunRecovered(run(3), BAD))
+        await heartbeats.stop(5)
 
-        assert (old.connections, paths(new)) == (0, ["/new/start"])
+        assert paths(old) == ["/old/start", "/old"]
+        assert paths(new) == (["/new/fail"] if kept else [])
 
 
 async def test_the_ids_of_runs_are_no_secrets_so_that_the_list_of_those_does_not_grow() -> None:

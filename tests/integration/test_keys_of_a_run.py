@@ -15,14 +15,15 @@ from support.workplace import eventually
 
 from jobs import clock
 from jobs.commands import Commands
-from jobs.definition import Command, Job, Retry
+from jobs.definition import Auxiliary, Command, Job, Retry
 from jobs.errors import ErrorClass
 from jobs.events import Event, Events, RunFinished, RunRetries
 from jobs.providers.chain import Chain
 from jobs.providers.loopback import Loopback
-from jobs.providers.loopback_replies import Endpoint, Reply
+from jobs.providers.loopback_replies import Endpoint, Finish, Reply
 from jobs.run import ClaimedRun, Reason, RunState, Trigger
 from jobs.runner import Done, run_job
+from jobs.secret import Secret
 from jobs.store import instances, ledger, runs
 from jobs.workshop import Workshop
 
@@ -120,6 +121,23 @@ async def test_files_are_read_by_each_run(tmp_path: Path) -> None:
     assert [asked.json()["messages"][0]["content"] for asked in s.server.requests] == ["be terse"] * 2
     assert (gone.outcome.state, gone.outcome.reason) == (RunState.FAILED, "template")
     assert gone.outcome.message == f"{prompt} does not exist; write it, or name another"
+
+
+@pytest.mark.parametrize(("finish", "end"), [("stop", "daily Digest"), ("length", "daily [secret]")])
+async def test_an_answer_that_ends_in_a_word_with_which_a_secret_begins_keeps_it_unless_it_was_cut(
+    tmp_path: Path, finish: Finish, end: str
+) -> None:
+    """So do its title and the prompt that is kept."""
+    async with scene(tmp_path) as s:
+        s.workshop.redactor.learn([Secret("Digest-for-the-team-2026")])
+        s.server.script(Endpoint.CHAT, Reply.text("Here is your daily Digest", finish=finish))
+        titled = Auxiliary((s.house.target("house"),))
+        await s.run(replace(s.job, prompt="Write my daily Digest", title=titled))
+        row = await s.row()
+
+    assert row["output"] == f"Here is your {end}"
+    assert row["title"] == f"Here is your {end}"
+    assert row["prompt"] == "Write my daily Digest"
 
 
 async def test_what_is_left_of_the_days_tokens_bounds_the_answer_and_then_the_runs(tmp_path: Path) -> None:

@@ -316,6 +316,19 @@ def test_a_terminal_is_given_words_in_colour_unless_somebody_minds(
     assert ("\x1b[" in out.getvalue()) is colored
 
 
+def test_nothing_that_others_say_acts_on_a_terminal(redactor: Redactor) -> None:
+    """What a provider answers stands in a line of its own field, a library's words in the line itself."""
+    out = Terminal()
+    logs.configure("info", LogFormat.AUTO, redactor, stream=out, environ={}, color=False)
+
+    logs.hear(RunFinished(RUN, Outcome.failed(Reason.TEMPLATE, "A\x1b]0;pwn\x07\x9b2J\u202e"), 1.0))
+    logging.getLogger("promptd").warning("it says %s", "\x1b[2J")
+
+    assert "A�]0;pwn��2J�" in out.getvalue()
+    assert "it says �[2J" in out.getvalue()
+    assert "\x1b" not in out.getvalue()
+
+
 def test_elsewhere_lines_are_json(redactor: Redactor) -> None:
     out = io.StringIO()
     logs.configure("info", LogFormat.AUTO, redactor, stream=out, environ={})

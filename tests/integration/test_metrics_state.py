@@ -16,6 +16,7 @@ from jobs.run import Trigger
 from jobs.secret import Redactor
 from jobs.store import jobs as job_verbs
 from jobs.store import runs
+from jobs.store.last_runs import Recollection
 from scheduler.app import open_vault
 from scheduler.config.loader import load
 from scheduler.config.settings import Settings
@@ -53,7 +54,15 @@ def connection(settings: Settings) -> Iterator[Connection]:
 
 def snapshot(connection: Connection, settings: Settings) -> Snapshot:
     vault = open_vault(settings, {"OPENAI_API_KEY": "key-of-openai"}, Redactor())
-    return read_snapshot(connection, settings, vault, next_runs={"digest": NOW}, planner_beat_at=NOW, now=NOW)
+    return read_snapshot(
+        connection,
+        settings,
+        vault,
+        recollection=Recollection(),
+        next_runs={"digest": NOW},
+        planner_beat_at=NOW,
+        now=NOW,
+    )
 
 
 def shown(metrics: Metrics) -> str:

@@ -2,11 +2,13 @@
 
 import re
 import sqlite3
+import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, create_engine
+from support.revisions import step_up
 
 from jobs.errors import Unavailable
 from jobs.store import claims, migrate
@@ -147,6 +149,25 @@ def test_down_to_base_and_up_again_is_the_same_database(path: Path, url: str) ->
 
     migrate.upgrade(url, now=NOW)
     assert schema_of(path) == before
+
+
+def test_each_way_back_leads_to_the_schema_of_its_revision_and_up_again_to_the_newest(
+    path: Path, url: str
+) -> None:
+    """Word by word, and with no warning that an operator would see."""
+    made = {}
+    for revision in migrate.revisions():
+        step_up(url, revision)
+        made[revision] = schema_of(path)
+    assert ("index", "uq_marks_subject") in made["0001"]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for revision in reversed(migrate.revisions()[:-1]):
+            migrate.downgrade(url, revision)
+            assert schema_of(path) == made[revision], revision
+            migrate.upgrade(url, now=NOW)
+            assert schema_of(path) == made[REVISION], revision
 
 
 def test_an_unmigrated_database_is_refused_with_the_command_that_mends_it(path: Path, url: str) -> None:

@@ -113,6 +113,21 @@ async def test_a_reload_reaches_deliveries_and_what_is_watched(world: World) -> 
         await states(app, "delivered", "failed")
 
 
+async def test_what_a_job_that_is_removed_leaves_is_named_and_sent_like_any_other(world: World) -> None:
+    """A job without a timetable is told in the zone of all; and it is sent as soon as any other's."""
+    zoned = CONFIG.replace("{run_id}", "{scheduled_for:%z}").replace("name: digest", "name: another")
+    world.file.write_text(f"timezone: Asia/Tokyo{zoned}")
+    world.settings = load(world.file, environ=world.environ, now=world.now)
+    async with at_work(world) as (app, outbound):
+        await states(app)
+        await app.store.write(end, world)
+        outbound.worked("digest")
+        async with asyncio.timeout(2):
+            await states(app, "delivered")
+
+    assert [each.name for each in (world.home / "state" / "out").iterdir()] == ["+0900.md"]
+
+
 async def test_a_reload_forgets_no_disk_that_hangs(world: World) -> None:
     """Else every reload would let another thread hang there."""
     async with at_work(world) as (app, _outbound):
@@ -156,3 +171,24 @@ async def test_alerts_are_about_the_jobs_that_fall_due_and_those_whom_a_chain_na
     assert watched.policy.to == ("inbox",)
     assert watched.jobs == {"digest": 4}
     assert [each.provider for each in watched.credentials] == ["custom:house"]
+
+
+async def test_a_reload_after_a_secret_was_mended_sends_what_waits(world: World) -> None:
+    """The file has another text, at the same place: the first wait alone is ten seconds."""
+    secret = world.file.parent / "where"
+    async with HttpPeer(said(answer(503))) as old, HttpPeer(said(answer(200))) as new:
+        secret.write_text(old.url())
+        world.file.write_text(
+            CONFIG.replace("delivery: {", f'delivery: {{hook: {{webhook: "file:{secret}"}}, ')
+        )
+        world.settings = load(world.file, environ=world.environ, now=world.now)
+        async with at_work(world) as (app, outbound):
+            await app.store.write(end, world, "hook")
+            outbound.worked("digest")
+            async with asyncio.timeout(PATIENCE):
+                while not await app.store.read(lambda db: db.execute(HAS_FAILED).all()):
+                    await asyncio.sleep(0.02)
+            secret.write_text(new.url())
+            outbound.take(await reconfigured(app, world.settings, world.environ))
+            async with asyncio.timeout(PATIENCE / 2):
+                await states(app, "delivered")

@@ -1,10 +1,14 @@
 """PostgreSQL as the store uses it: one writer at a time, and no wait without an end."""
 
+import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +24,7 @@ from jobs.store import migrate, postgresql
 from jobs.store.engine import kind_of, open_engine
 from jobs.store.revision import REVISION
 
+UNIT = Path(__file__).parents[2] / "systemd" / "promptd.service"
 COUNT = "SELECT count(*) FROM instances"
 MIGRATE = """
 import sys
@@ -123,7 +128,78 @@ def test_no_session_waits_for_ever(url: str, writes: bool, setting: str) -> None
         limit = connection.execute(text(f"SHOW {setting}_timeout")).scalar_one()
     engine.dispose()
 
-    assert limit in ("10s", "1min", "30s")
+    assert limit in ("10s", "25s", "30s")
+
+
+def server_of(connection: Connection) -> int:
+    """Return the id of the server's process for this session."""
+    return int(connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
+
+
+@contextmanager
+def standing_still(pid: int) -> Iterator[None]:
+    """Stop a session's process meanwhile; its connection stays up."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def patient_for(engine: Engine, seconds: float) -> Engine:
+    """Let an engine's new connections wait so long for a silent server."""
+    event.listen(engine, "connect", lambda connection, _entry: setattr(connection, "silent_for", seconds))
+    return engine
+
+
+@pytest.mark.parametrize("words", ["SELECT 1", "COMMIT"])
+def test_a_server_that_stands_still_is_given_up(url: str, words: str) -> None:
+    """Its own limits do not count then, and its machine keeps the connection up."""
+    engine = patient_for(open_engine(url, writes=True), 0.3)
+
+    with engine.connect() as connection:
+        connection.begin()
+        make_instance(connection)
+        with standing_still(server_of(connection)), pytest.raises(DBAPIError) as given_up:
+            connection.commit() if words == "COMMIT" else connection.execute(text(words))
+    with engine.begin() as connection:
+        left = count(connection)
+    engine.dispose()
+
+    assert kind_of(given_up.value) == "unreachable"
+    assert "said nothing for 0.3 s" in str(given_up.value)
+    assert left == (words == "COMMIT")
+
+
+def test_a_session_that_stands_still_while_nothing_is_asked_is_replaced(url: str) -> None:
+    engine = patient_for(open_engine(url, writes=False), 0.3)
+
+    with engine.connect() as connection:
+        pid = server_of(connection)
+    with standing_still(pid), engine.connect() as connection:
+        assert server_of(connection) != pid
+    engine.dispose()
+
+
+def test_a_statement_that_may_take_long_is_waited_for(url: str) -> None:
+    """As a migration of large tables does."""
+    engine = patient_for(open_engine(url, writes=True), 0.1)
+    slow = text("SELECT pg_sleep(0.4)")
+
+    with engine.begin() as connection:
+        postgresql.without_limit(connection)
+        connection.execute(slow)
+    engine.dispose()
+    with engine.connect() as connection, pytest.raises(DBAPIError, match="said nothing"):
+        connection.execute(slow)
+    engine.dispose()
+
+
+def test_a_silent_server_is_given_up_before_the_service_manager_gives_us_up() -> None:
+    """After the server should have ended the statement itself; a new connection has 10 s on top."""
+    (found,) = re.findall(r"^WatchdogSec=(\d+)$", UNIT.read_text(), re.MULTILINE)
+
+    assert postgresql.STATEMENT_TIMEOUT_MS / 1000 < postgresql.SILENT_FOR <= int(found) / 2 - 10
 
 
 def test_a_reader_sees_one_moment_and_writes_nothing(writing: Engine, url: str) -> None:

@@ -7,10 +7,12 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 from support.ledger import NOW
 from support.postgres import Server
+from support.revisions import step_up
 
 from jobs.errors import Unavailable
 from jobs.store import migrate
 from jobs.store.engine import open_engine
+from jobs.store.revision import REVISION
 from jobs.store.tables import metadata
 
 CATALOGUE = {
@@ -76,6 +78,19 @@ def test_down_to_base_and_up_again_is_the_same_database(url: str) -> None:
 
     migrate.upgrade(url, now=NOW)
     assert schema_of(url) == before
+
+
+def test_each_way_back_leads_to_the_schema_of_its_revision_and_up_again_to_the_newest(url: str) -> None:
+    made = {}
+    for revision in migrate.revisions():
+        step_up(url, revision)
+        made[revision] = schema_of(url)
+
+    for revision in reversed(migrate.revisions()[:-1]):
+        migrate.downgrade(url, revision)
+        assert schema_of(url) == made[revision], revision
+        migrate.upgrade(url, now=NOW)
+        assert schema_of(url) == made[REVISION], revision
 
 
 def test_a_database_of_a_newer_program_is_refused_and_not_touched(url: str) -> None:

@@ -2,8 +2,10 @@
 
 import os
 import socket
+import sqlite3
 import stat
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -123,3 +125,151 @@ def test_so_do_commands_that_need_the_database_only(tmp_path: Path, words: tuple
 
     assert world.run(*words).code == 78
     assert world.run("run", "list").code == 0
+
+
+@pytest.fixture
+def linked(tmp_path: Path, taken: int) -> tuple[World, Path]:
+    """Return a house whose database is a link, and the file that it leads to."""
+    world = World(tmp_path, config=f"{CONFIG}server: {{listen: '127.0.0.1:{taken}'}}\n")
+    link, real = world.settings.state_dir / "promptd.db", tmp_path / "other" / "kept.db"
+    real.parent.mkdir(0o700)
+    link.rename(real)
+    link.symlink_to("../other/kept.db")
+    return world, real
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "said"),
+    [
+        ("kept.db", 0o644, "can be read by others (mode 0644); run `chmod 600 {}`"),
+        ("kept.db-wal", 0o644, "can be read by others (mode 0644); run `chmod 600 {}`"),
+        (".", 0o777, "is a directory in which everybody may put files (mode 0777); run `chmod o-w {}`"),
+    ],
+)
+def test_behind_a_link_it_is_the_files_that_sqlite_uses_that_must_be_private(
+    linked: tuple[World, Path], name: str, mode: int, said: str
+) -> None:
+    """SQLite keeps the others beside the file that a link leads to."""
+    world, real = linked
+    loose = real.parent / name
+    if not loose.exists():
+        loose.touch()
+    loose.chmod(mode)
+
+    started = world.run("start")
+    doctor = world.json("doctor", "doctor", code=1)
+
+    assert (started.code, started.err) == (78, f"{loose}: {said.format(loose)}\n")
+    assert f"{loose} {said.partition(';')[0]}" in {
+        each["seen"] for each in doctor["findings"] if each["name"] == "database files"
+    }
+
+
+def test_the_directory_of_the_link_is_looked_at_as_well(linked: tuple[World, Path]) -> None:
+    """Whoever may put files there can put another database in its place."""
+    world, _ = linked
+    place = world.settings.state_dir
+    assert list(file_modes.faults_of_database(place / "promptd.db")) == []
+    place.chmod(0o1777)
+
+    (fault,) = file_modes.faults_of_database(place / "promptd.db")
+
+    assert fault.file == place
+
+
+def test_nor_is_a_key_behind_a_link_used_where_everybody_may_replace_it(linked: tuple[World, Path]) -> None:
+    world, real = linked
+    link, key = world.settings.state_dir / "secret.key", real.with_name("a.key")
+    link.rename(key)
+    link.symlink_to(key)
+    real.parent.chmod(0o777)
+
+    with pytest.raises(ConfigError, match=f"{real.parent}: is a directory in which everybody may put files"):
+        file_modes.require_private_key(link)
+
+
+def test_a_check_tells_the_size_of_the_log_behind_a_link(linked: tuple[World, Path]) -> None:
+    world, real = linked
+    with closing(sqlite3.connect(real, isolation_level=None)) as raw:
+        raw.execute("CREATE TABLE of_somebody (id INTEGER)")
+        size = real.with_name("kept.db-wal").stat().st_size
+        assert world.json("db-check", "db", "check")["wal_size"] == size > 0
+
+
+def test_a_restore_replaces_what_a_link_leads_to(linked: tuple[World, Path], tmp_path: Path) -> None:
+    """What was there stays beside it, and doctor counts it."""
+    world, real = linked
+    link, copy = world.settings.state_dir / "promptd.db", tmp_path / "copy.db"
+    assert world.run("db", "backup", str(copy)).code == 0
+    before = real.stat().st_ino
+
+    done = world.json("db-restore", "db", "restore", str(copy))
+
+    assert (link.is_symlink(), link.resolve()) == (True, real)
+    assert real.stat().st_ino != before
+    assert Path(done["before"]).stat().st_ino == before
+    assert Path(done["before"]).parent == real.parent
+    assert [each.name for each in link.parent.glob("*replaced*")] == []
+    findings = world.json("doctor", "doctor", code=1)["findings"]
+    assert [each["seen"][:20] for each in findings if each["name"] == "backups"] == ["1 beside the databas"]
+
+
+def test_a_directory_above_in_which_everybody_may_replace_it_is_refused(tmp_path: Path, taken: int) -> None:
+    """However private the state directory is; in one like /tmp nobody can rename what is another's."""
+    home = tmp_path / "above" / "home"
+    home.mkdir(parents=True)
+    world = World(home, config=f"{CONFIG}server: {{listen: '127.0.0.1:{taken}'}}\n")
+    above = home.parent
+    for mode, refused in ((0o777, True), (0o1777, False)):
+        above.chmod(mode)
+        assert [each.file for each in file_modes.faults_of_directory(world.settings.state_dir)] == [
+            above
+        ] * refused
+    above.chmod(0o777)
+
+    started = world.run("start")
+    told = [
+        each
+        for each in world.json("doctor", "doctor", code=1)["findings"]
+        if each["name"] == "state directory"
+    ]
+
+    assert started.code == 78
+    assert started.err == (
+        f"{above}: is a directory in which everybody may replace what is below it (mode 0777); "
+        f"run `chmod o-w {above}`\n"
+    )
+    assert [(each["level"], each["mend"]) for each in told] == [("fault", f"run `chmod o-w {above}`")]
+
+
+@pytest.mark.parametrize("loose", ["of the link", "of what it leads to"])
+def test_of_a_linked_state_directory_both_ways_are_looked_at(tmp_path: Path, loose: str) -> None:
+    link, real = tmp_path / "of the link" / "state", tmp_path / "of what it leads to" / "state"
+    link.parent.mkdir()
+    real.mkdir(0o700, parents=True)
+    link.symlink_to(real)
+    assert list(file_modes.faults_of_directory(link)) == []
+    (tmp_path / loose).chmod(0o777)
+
+    (fault,) = file_modes.faults_of_directory(link)
+
+    assert fault.file == tmp_path / loose
+
+
+def test_doctor_says_that_the_group_of_a_directory_may_replace_what_is_in_it(
+    linked: tuple[World, Path],
+) -> None:
+    world, real = linked
+    for directory in (world.settings.state_dir, real.parent):
+        directory.chmod(0o770)
+
+    findings = world.json("doctor", "doctor", code=1)["findings"]
+
+    seen = {each["seen"]: (each["name"], each["level"]) for each in findings}
+    state = f"{world.settings.state_dir}: its group may replace database and secret key (mode 0770)"
+    assert seen[state] == ("state directory", "warning")
+    assert seen[f"{real.parent}: its group may replace the database (mode 0770)"] == (
+        "database files",
+        "warning",
+    )
+    assert sum("its group may" in each for each in seen) == 2

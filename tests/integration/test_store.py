@@ -215,3 +215,20 @@ async def test_the_writer_says_when_it_last_wrote(store: Store) -> None:
 
     assert store.fresh_at > before
     assert store.last_group_seconds > 0
+
+
+async def test_a_writer_that_rests_is_fresh_and_one_that_hangs_grows_stale(store: Store) -> None:
+    """Nobody writes while the database cannot even be read: that is no reason to start the daemon anew."""
+    gate = Gate()
+    held = asyncio.create_task(store.write(gate))
+    await gate.entered()
+    began = store.fresh_at
+    waiting = asyncio.create_task(store.write(insert, 1))
+    await asyncio.sleep(0.01)
+    hung = store.fresh_at
+    gate.open()
+    await asyncio.gather(held, waiting)
+    ended = store.fresh_at
+    await asyncio.sleep(0.01)
+
+    assert began == hung < ended < store.fresh_at

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, select
 
 from jobs.alert import AlertKind, AlertPolicy, Notice
 from jobs.credential import Credential, CredentialKind
-from jobs.delivery.alert_rules import Refusal, Watched
+from jobs.delivery.alert_rules import Watched
 from jobs.delivery.alert_words import gathered
 from jobs.delivery.alerts import look
 from jobs.errors import ErrorClass
@@ -101,12 +101,18 @@ def beat(
     *,
     now: datetime = NOW,
     by: Watched = WATCHED,
-    refusals: tuple[Refusal, ...] = (),
     instance_id: int = 0,
 ) -> list[Notice]:
     """Look and tell, as every process does every 5 s."""
-    verdict = look(db, by, refusals, instance_id=instance_id, now=now)
+    verdict = look(db, by, instance_id=instance_id, now=now)
     return write(db, verdict, now=now, to=by.policy.to)
+
+
+def refuse(db: Connection, attempt_id: int = 7, *, now: datetime = NOW) -> None:
+    """Have an attempt's mark be refused, as its settling writes it down."""
+    kind = AlertKind.ATTRIBUTION_REFUSED
+    about = About(kind, f"{kind}:{attempt_id}")
+    alerts.write_down(db, about, f"attempt {attempt_id} did not earn a mark", now=now)
 
 
 def fail(db: Connection, times: int = 3, job: str = "digest") -> None:

@@ -9,7 +9,17 @@ from support.alerting import WATCHED, closed, login, standing, watched
 from support.ledger import DAY, HOUR, MINUTE, NOW
 
 from jobs.alert import AlertKind
-from jobs.delivery.alert_rules import Fact, HeldBy, Judgement, Keyless, Refusal, Watched, judged, troubles
+from jobs.delivery.alert_rules import (
+    Fact,
+    HeldBy,
+    Judgement,
+    Keyless,
+    Refusal,
+    Trouble,
+    Watched,
+    judged,
+    troubles,
+)
 from jobs.errors import ErrorClass
 from jobs.mark import Scope
 from jobs.store.alert_facts import AbandonedRun, Facts, FailingJob, HeldJobs
@@ -23,6 +33,7 @@ BILLING = standing(
 DEAD = standing(AlertKind.CREDENTIAL_DEAD, "zai:credential:main", provider="zai", credential="main")
 ENDING = standing(AlertKind.LOGIN_ENDING, "plan:house", provider="plan", credential="house")
 KEYLESS = standing(AlertKind.PROVIDER_KEYLESS, "zai", provider="zai")
+REFUSED = replace(standing(AlertKind.ATTRIBUTION_REFUSED, "7"), message="not earned")
 NOTHING = Judgement()
 T = TypeVar("T")
 
@@ -43,7 +54,7 @@ def judge(
         abandoned=of(AbandonedRun),
         open=(open,) if open else (),
     )
-    return judged(known, by, (*of(Refusal), *of(Keyless)), now=now)
+    return judged(known, by, of(Keyless), now=now)
 
 
 def opens(found: Judgement) -> list[str]:
@@ -60,9 +71,8 @@ WRONG: list[tuple[Fact | HeldJobs, str]] = [
     (login(), "login_ending:plan:house"),
     (AbandonedRun(42, "digest", NOW, NOW), "run_abandoned:42"),
     (Keyless("zai", "no key for zai can be read: main: the variable is not set"), "provider_keyless:zai"),
-    (Refusal(7, "attempt 7 did not earn a mark"), "attribution_refused:7"),
 ]
-LASTING = [(fact, key) for fact, key in WRONG if not key.startswith(("run_", "attribution_"))]
+LASTING = [(fact, key) for fact, key in WRONG if not key.startswith("run_")]
 
 
 def stands(key: str, *, told: datetime = NOW) -> Standing:
@@ -86,6 +96,16 @@ def test_what_was_told_is_reminded_of_when_its_time_has_come_and_not_before(fact
 @pytest.mark.parametrize(("fact", "key"), LASTING, ids=lambda each: str(each)[:40])
 def test_what_is_not_there_any_more_is_over(fact: Fact, key: str) -> None:
     assert judge(open=stands(key)) == Judgement(over=(stands(key),))
+
+
+def test_a_refused_mark_that_was_written_down_is_told_and_neither_reminded_of_nor_over() -> None:
+    """Of yesterday's nobody is told any more."""
+    found = judge(open=REFUSED)
+    (told,) = found.tells
+    assert told == (REFUSED, Trouble(REFUSED.about, Refusal(7, "not earned"), opens=False, reminds=False))
+    assert replace(found, tells=()) == NOTHING
+    assert judge(open=REFUSED, by=watched(remind_every=MINUTE), now=NOW + HOUR) == found
+    assert judge(open=REFUSED, now=NOW + DAY) == Judgement(close=(REFUSED,))
 
 
 @pytest.mark.parametrize("failures", [1, 2])
@@ -191,7 +211,7 @@ def test_a_refresh_under_way_does_not_end_the_alert_about_a_grant_that_ends() ->
 
 def test_nothing_is_told_of_what_the_configuration_does_not_have() -> None:
     gone = replace(WATCHED, jobs={}, credentials=())
-    facts = [fact for fact, key in WRONG if not key.startswith(("attribution_", "provider_"))]
+    facts = [fact for fact, key in WRONG if not key.startswith("provider_")]
     assert judge(*facts, by=gone) == NOTHING
 
 

@@ -1,6 +1,8 @@
 """The words and columns of the command line, and the table of its commands."""
 
+import io
 import json
+from contextlib import redirect_stdout
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -12,11 +14,12 @@ from jobs.credential import Strategy
 from jobs.errors import ErrorClass
 from jobs.mark import Scope, Status
 from jobs.run import RunState, Trigger
+from jobs.text import readable
 from scheduler.cli import COMMANDS, words
 from scheduler.cli.job_next import clock_change
 from scheduler.cli.lazy import Entry
 from scheduler.cli.provider_check import Proof
-from scheduler.cli.tables import Facts, Table, readable, show, to_json
+from scheduler.cli.tables import Facts, Table, View, print_text, put, show, to_json
 from scheduler.triggers import CronSchedule, parse_schedule
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
@@ -76,8 +79,39 @@ def test_columns_in_a_pipe_are_aligned_and_never_cut(capsys: pytest.CaptureFixtu
 
 
 def test_control_characters_do_not_reach_a_terminal() -> None:
-    """A provider's message cannot move the cursor."""
-    assert readable("a\x1b[2Jb\tc\n") == "a�[2Jb\tc\n"
+    """A provider's message cannot move the cursor, nor turn the direction of what is written."""
+    assert readable("a\x1b[2Jb\tc\n\x07\x9b\u202e\u2028\r\n") == "a�[2Jb\tc\n����\n"
+    assert (
+        readable("prix\xa0: 3\u202f€, 👩\u200d🚀, ﾊﾟ, می\u200cخواهم")
+        == "prix\xa0: 3\u202f€, 👩\u200d🚀, ﾊﾟ, می\u200cخواهم"
+    )
+
+
+def test_json_shows_a_terminal_no_control_characters_and_means_the_same() -> None:
+    data = {"message": "a\x1b]0;pwn\x07\x9b2J\u202e\ud800 ü 👩"}
+    assert "".join(to_json(data).splitlines()).isprintable()
+    assert json.loads(to_json(data)) == data
+    assert "ü 👩" in to_json(data)
+
+
+class Terminal(io.StringIO):
+    """A stream that says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("out", "printed"), [(Terminal(), "ab�2J\n"), (io.StringIO(), "ab\x9b2J\n")])
+def test_what_others_have_written_is_changed_for_a_terminal_only(out: io.StringIO, printed: str) -> None:
+    with redirect_stdout(out):
+        print_text("ab\x9b2J")
+    assert out.getvalue() == printed
+
+
+def test_notes_do_not_act_on_a_terminal_either(capsys: pytest.CaptureFixture[str]) -> None:
+    put(View({}, [Table((), (), none="no\x9bne")], notes=["look\x1b[2J"]), as_json=False, color=False)
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("no�ne\n", "promptd: look�[2J\n")
 
 
 @pytest.mark.parametrize(

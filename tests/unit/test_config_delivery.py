@@ -232,6 +232,38 @@ def test_the_database_and_files_with_secrets_are_no_place_for_results_wherever_t
     assert [each.key for each in found] == [f"delivery.t{number}.file" for number in range(4)]
 
 
+def test_job_files_and_prompts_are_no_place_for_results(tmp_path: Path) -> None:
+    """A model could write itself a job, with commands. What lies beside their directory is free."""
+    for name in ("jobs.d", "elsewhere"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "jobs.d")
+    (tmp_path / "elsewhere/a.yaml").write_text("[]")
+    (tmp_path / "jobs.d/a.yaml").symlink_to(tmp_path / "elsewhere/a.yaml")
+    for name in ("prompt.md", "system.md"):
+        (tmp_path / name).write_text("say it")
+    names = ["jobs.d/new.yaml", "jobs.d/{job}.yaml", "link/{run_id}/x.yaml", "elsewhere/a.yaml"]
+    names += ["prompt.md", "system.md", "jobs.d.old/{job}.yaml", "prompt.md.out"]
+    targets = "".join(f"  t{number}: {{file: '~/{name}'}}\n" for number, name in enumerate(names))
+    jobs = "jobs: [{name: a, schedule: null, prompt_file: prompt.md, system_file: system.md}]\n"
+
+    found = faults(tmp_path, f"{jobs}delivery:\n{targets}")
+
+    assert [each.key for each in found] == [f"delivery.t{number}.file" for number in range(6)]
+    assert "outside of it, such as out/{job}/{run_id}.md" in str(found[0])
+    assert "is a prompt_file or system_file of a job; name another" in str(found[-1])
+
+
+def test_a_named_directory_of_jobs_is_safe_and_one_that_is_no_name_is_one_fault(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    target = "delivery: {t: {file: '~/mine/x.yaml'}}\n"
+
+    (among,) = faults(tmp_path, f"jobs_dir: mine\n{target}")
+    nowhere = faults(tmp_path, f'jobs_dir: "a\\0b"\n{target}')
+
+    assert among.key == "delivery.t.file"
+    assert {each.key for each in nowhere} == {"jobs_dir"}
+
+
 def test_files_of_several_jobs_that_bear_their_names_are_nothing_to_warn_of(tmp_path: Path) -> None:
     files = "  a: {file: '{job}.md'}\n  b: {file: 'out/{run_id}.md'}\n"
     jobs = job("deliver: [a, b]") + job("deliver: [a, b]", "b")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.commands import without_secrets
 from jobs.errors import ConfigError
 from scheduler.config.in_force import handed_over
 from scheduler.config.loader import load, load_in_force
@@ -74,6 +75,24 @@ def test_what_waits_for_a_restart_is_as_it_was_and_all_else_as_it_is(tmp_path: P
         old.secret_keys,
     )
     assert list(taken.jobs) == ["a"]
+
+
+def test_what_was_once_taken_for_a_secret_is_kept_from_commands_by_every_later_configuration(
+    tmp_path: Path,
+) -> None:
+    """Also by processes that carry out what somebody asks for; files of secrets that are named no more go."""
+    named = "providers: {zai: {credentials: [{label: a, key: 'env:ZAI'}]}}\nsecret_key: file:mine\n"
+    hook = 'delivery: {hook: {webhook: "https://example.org/x", secret: "env:HOOK"}}\n'
+    first = read(tmp_path, named + hook)
+    second, _ = applicable(first, read(tmp_path, 'delivery: {ops: {apprise: "env:OPS"}}\n'))
+    third, _ = applicable(second, read(tmp_path))
+
+    taken = taken_over(tmp_path, third)
+
+    environ = dict.fromkeys(("ZAI", "HOOK", "OPS", "LANG"), "x")
+    for settings in (third, taken):
+        assert without_secrets(environ, settings.registry, settings.withheld()) == {"LANG": "x"}
+    assert {each.scheme for each in third.formerly} == {"env"}
 
 
 def test_the_texts_of_ten_thousand_jobs_take_little_memory(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import pytest
 
 from jobs.errors import TemplateError
 from jobs.prompt import check_expression, check_template, holds, render
-from jobs.sandbox import MOST_WORDS
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NAMES = {
@@ -206,8 +205,8 @@ def test_many_operations_end_by_what_they_make(text: str) -> None:
         "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(60) }}",
         "{% set t = 'x' * 7000000 %}{{ [t, t] * 1 and ([0] * 10000) | select('eq', t) | list }}"
         "{% set u = t ~ '' %}{{ ([1] * 100000) | map('default', t) | select('eq', u) | list }}",
-        "{% set t = 'x' * 15000000 %}{{ [" + "'xy' in t," * 5000 + "] | length }}",
-        "{{ (['x'] * 1000000) | map(attribute='0') | list | length }}",
+        "{% set t = 'x' * 15000000 %}{{ [" + "'xy' in t," * 4000 + "] | length }}",
+        "{{ (['x'] * 400000) | map(attribute='0') | list | length }}",
         "{% macro m() %}{{ caller() }}{% endmacro %}"
         + (ENDLESS + "{% call m() %}{% endcall %}{% endfor %}{% endfor %}{% endfor %}"),
     ],
@@ -221,7 +220,6 @@ def test_many_small_operations_end_by_the_time_they_take(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "{% set t = [1] * 900000 %}{% set u = t + [] %}{{ [" + "t == u," * 2000 + "] | length }}",
         "{{ (['xy'] * 2000) | select('in', 'x' * 15000000) | list }}",
         "{{ (['x'] * 400000) | sort(attribute='0' ~ ',0' * 30) | length }}",
         "{% set m, n = ('f' * 24000) | int(0, 16), ('f' * 12000) | int(0, 16) %}"
@@ -296,9 +294,7 @@ def test_what_is_wrong_is_said_at_bearable_length() -> None:
     assert len(str(refused.value)) < 2000
 
 
-def test_a_template_of_many_words_is_refused_before_it_is_compiled() -> None:
-    with pytest.raises(TemplateError, match="more than 50,000 words"):
-        check_template("{{ [" + "1," * MOST_WORDS + "] }}")
+def test_what_is_nested_too_deep_is_refused() -> None:
     with pytest.raises(TemplateError, match="too large or too deep"):
         check_template("{% if 1 %}" * 3000 + "{% endif %}" * 3000)
 

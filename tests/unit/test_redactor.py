@@ -45,6 +45,25 @@ def test_a_models_words_lose_our_secrets_and_nothing_else(redactor: Redactor) ->
     assert redactor.own(said) == "Send `Authorization: Bearer sk-your-own-key-here-0123`, not [secret]."
 
 
+@pytest.mark.parametrize("ending", ["", "zk9/house", KEY[:-1]])
+def test_the_end_of_a_text_is_the_beginning_of_a_secret_only_where_it_was_cut(
+    redactor: Redactor, ending: str
+) -> None:
+    said = f"{KEY} is the house of {ending}"
+    kept = f"[secret] is the house of {ending}"
+    masked = f"[secret] is the house of {ending and '[secret]'}"
+
+    assert [redactor.own(said), redactor.own(said, is_cut=True)] == [kept, masked]
+    assert [redactor.clean(said, is_cut=False), redactor.clean(said)] == [kept, masked]
+
+
+def test_a_short_text_that_is_harmless_as_a_whole_is_looked_at_again_where_it_was_cut(
+    redactor: Redactor,
+) -> None:
+    assert redactor.clean("zk9/house", is_cut=False) == "zk9/house"
+    assert redactor.clean("zk9/house") == "[secret]"
+
+
 @pytest.mark.parametrize(
     "unit",
     [

@@ -149,3 +149,22 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     except Unreadable as exc:
         mistakes = [exc.mistake]
     assert all(mistake.wrong and mistake.mend for mistake in mistakes)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column", "words"),
+    [
+        ('a: 1\nb: "hello\nc: 2\nd: 3\n', 2, 4, "a quote that begins here is not closed"),
+        ("a: 1\nb: 'hello\nc:\n\t- 2\n", 2, 4, "a quote that begins here is not closed"),
+        ("jobs:\n  - name: a\n    prompt: |\nhello there\n    schedule: x\n", 4, 1, "indent it"),
+        ("jobs:\n  - prompt: |\n    hello you\n    and me\n    schedule: x\n", 3, 5, "indent it"),
+        ("a:\n  b: 1\n c: 2\n", 3, 2, "did not find expected key"),
+        ("a: [1, 2\nb: 3\nc: 4\n", 2, 2, "expected ',' or ']'"),
+    ],
+)
+def test_what_is_no_yaml_is_told_where_it_is_wrong_and_not_where_it_is_noticed(
+    tmp_path: Path, text: str, line: int, column: int, words: str
+) -> None:
+    fault = fault_of(tmp_path / "promptd.yaml", text.encode())
+    assert (fault.line, fault.column) == (line, column)
+    assert words in f"{fault.wrong}; {fault.mend}"
