@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from jobs import clock
+from jobs.delivery.outbox import Ways
 from jobs.errors import FenceLost, NotYet
 from jobs.events import Events, RunClaimed, RunDecided
 from jobs.providers.early_refresh import EarlyRefresh
@@ -28,7 +29,7 @@ from scheduler.http_server import HttpServer
 from scheduler.later import Later
 from scheduler.logs import hear
 from scheduler.metrics import Metrics
-from scheduler.outbound import Outbound
+from scheduler.outbound import Outbound, ways_of
 from scheduler.planning import Planning, key_of
 from scheduler.reload import Reloaded, applicable, difference, read_again
 from scheduler.reloads import Reloads
@@ -122,23 +123,24 @@ class Daemon:
         old = self.app.settings
         new, waits = applicable(old, await read_again(old.source, self.environ, now=clock.utcnow()))
         app = await reconfigured(self.app, new, self.environ)
+        ways = await asyncio.to_thread(ways_of, app)
         async with self._planning.lock:
             await self._planning.look_unlocked(self._planning.names)  # what is due is decided as it was
-            await self._take(app)
+            await self._take(app, ways)
         if not self.stopping:  # all are looked at now, and again where that fails
             self._clock_work.start(dict.fromkeys(self._planning.names, clock.utcnow()))
         for warning in new.warnings:
             logger.warning("%s", warning)
         return difference(old, new, waits)
 
-    async def _take(self, app: App) -> None:
+    async def _take(self, app: App, ways: Ways) -> None:
         """Work with this configuration from now on."""
         timetables = {name: key_of(job) for name, job in app.settings.jobs.items()}
         states = await app.store.write(job_verbs.see, timetables, now=clock.utcnow())
         self._planning.take(app, states)
         self.app = app
         self._upkeep.take(app)
-        self._outbound.take(app)
+        self._outbound.take(app, ways)
         self.workers.limit(app.settings.limits.max_concurrent_runs)
         self._metrics.know(known_of(app.settings))
         logging.getLogger().setLevel(app.settings.log_level.upper())
@@ -154,7 +156,7 @@ class Daemon:
     async def _begin(self) -> None:
         store = self.app.store
         self._planning.watch_from(clock.utcnow())
-        await self._take(self.app)
+        await self._take(self.app, await asyncio.to_thread(ways_of, self.app))
         await self._upkeep.recover()
         self._outbound.start()
         keyless = await store.read(

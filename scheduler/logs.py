@@ -55,7 +55,7 @@ def _words(name: str) -> str:
 
 _SAID = MappingProxyType({each: _words(each.__name__) for each in get_args(Event)})
 _EVENTS = MappingProxyType({words: each.__name__ for each, words in _SAID.items()})
-_FIELDS = MappingProxyType({each: tuple(one.name for one in fields(each)) for each in _SAID})
+_FIELDS = MappingProxyType({each: tuple(one.name for one in fields(each) if one.repr) for each in _SAID})
 
 
 def configure(

@@ -50,10 +50,10 @@ class Outbound:
             asyncio.create_task(self._kept_up(name, watch), name=name) for name, watch in watches.items()
         )
 
-    def take(self, app: App) -> None:
-        """Work with this configuration from now on."""
+    def take(self, app: App, ways: Ways) -> None:
+        """Work with this configuration from now on; `ways` are its own (`ways_of`)."""
         self._app = app
-        self._outbox.take(ways_of(app))
+        self._outbox.take(ways)
         self._alerts.take(watched_of(app))
         self._heartbeats.take(heartbeats_of(app.settings), secrets=app.tools.secrets)
         self._retention.take(app)
@@ -107,7 +107,7 @@ class Outbound:
 
 
 def ways_of(app: App) -> Ways:
-    """Return where and with what a configuration's deliveries are sent; reads their secrets."""
+    """Return where and with what deliveries are sent; reads their secrets, so it belongs off the loop."""
     zones = {name: job.timezone for name, job in app.settings.jobs.items()}
     seals = delivery_secrets.seals_of(app.settings, app.tools.secrets)
     return Ways(app.settings.delivery, zones, app.tools, seals, zone=app.settings.timezone)

@@ -279,8 +279,8 @@ class Outbox:
             raise Undeliverable(f"no delivery target named {name!r}; put it back and {again}", permanent=True)
         zones, zone = self._ways.zones, self._ways.zone
         message = await self._store.insist_on_reading(content_of, claimed, zones, zone=zone)
-        if message is None:
-            return True  # whoever has removed its run has removed it as well
+        if message is None or self._ways.version(claimed.target) != version:
+            return message is None  # whoever has removed its run has removed it as well
         try:
             async with asyncio.timeout((target.timeout + _GIVES_UP).total_seconds()) as scope:
                 self._sending[target.name] = scope

@@ -16,6 +16,7 @@ from jobs.store.tables import deliveries, instances, runs
 
 TITLE_WAIT = timedelta(seconds=60)
 PORTION = 100
+BESIDE_EACH_OTHER = 64  # so many of a job's newest answers are asked which of them ended last
 _SKEW = timedelta(minutes=1)  # what clocks of several hosts differ by counts for nothing
 _FOR_WHO_ASKED = (Trigger.ASK, Trigger.DRILL)
 _PENDING = deliveries.c.state == literal_column(f"'{DeliveryState.PENDING}'")
@@ -83,7 +84,7 @@ def enqueue(
     """
     if not consequences.deliver or run.trigger in _FOR_WHO_ASKED:
         return
-    wanted = [each.to for each in consequences.deliver if _fits(connection, each.on, run, outcome)]
+    wanted = [each.to for each in consequences.deliver if _fits(connection, each.on, run, outcome, now)]
     if not wanted:
         return
     waits = consequences.titled and outcome.state is RunState.SUCCEEDED
@@ -102,7 +103,7 @@ def new_key() -> str:
     return secrets.token_hex(16)
 
 
-def _fits(connection: Connection, on: DeliverOn, run: ClaimedRun, outcome: Outcome) -> bool:
+def _fits(connection: Connection, on: DeliverOn, run: ClaimedRun, outcome: Outcome, now: datetime) -> bool:
     succeeded = outcome.state is RunState.SUCCEEDED and not outcome.silent
     failed = outcome.state in FAILED_STATES
     match on:
@@ -113,18 +114,19 @@ def _fits(connection: Connection, on: DeliverOn, run: ClaimedRun, outcome: Outco
         case DeliverOn.ALWAYS:
             return succeeded or failed
         case DeliverOn.CHANGED:
-            return succeeded and _answer_before(connection, run) != outcome.output
+            return succeeded and _answer_before(connection, run, now) != outcome.output
         case _:
             assert_never(on)
 
 
-def _answer_before(connection: Connection, run: ClaimedRun) -> str | None:
+def _answer_before(connection: Connection, run: ClaimedRun, now: datetime) -> str | None:
     """Return the answer of the job's last success that was not silent, None where there is none.
 
-    The last one to end is meant: of runs beside each other a later one may have ended earlier.
+    The last one to end is meant: of so many runs beside each other a later one may have ended earlier. One
+    that ended after `now` has an end of a clock that was wrong, and counts for nothing.
     """
-    return connection.execute(
-        select(runs.c.output)
+    told = (
+        select(runs.c.id)
         .where(
             runs.c.job == run.job,
             runs.c.id != run.id,
@@ -132,6 +134,12 @@ def _answer_before(connection: Connection, run: ClaimedRun) -> str | None:
             runs.c.trigger != Trigger.DRILL,
             runs.c.silent.is_(False),
         )
+        .order_by(runs.c.id.desc())
+        .limit(BESIDE_EACH_OTHER)
+    )
+    return connection.execute(
+        select(runs.c.output)
+        .where(runs.c.id.in_(told), runs.c.finished_at <= now)
         .order_by(runs.c.finished_at.desc(), runs.c.id.desc())
         .limit(1)
     ).scalar_one_or_none()

@@ -49,8 +49,9 @@ class Recollection:
     def look(self, connection: Connection) -> Mapping[str, LastRuns]:
         """Return how it stands in this connection's snapshot."""
         newest = connection.execute(_NEWEST).scalar_one()
-        if self._last is None:
-            rows = _those(connection, {*_first_look(connection), *connection.execute(_OPEN).scalars()})
+        if self._last is None or newest - self._seen > _READ_ONE_BY_ONE:
+            still_open = connection.execute(_OPEN).scalars()
+            rows = _those(connection, {*_first_look(connection), *still_open, *self._open})
         else:
             rows = _those(connection, self._open)
             rows += connection.execute(_RUNS.where(runs.c.id > self._seen)).all()
@@ -66,6 +67,7 @@ class Recollection:
 _Seen = Row[int, str, str, datetime | None, datetime | None]
 _RUNS = select(runs.c.id, runs.c.job, runs.c.state, runs.c.started_at, runs.c.finished_at)
 _OPEN = select(runs.c.id).where(runs.c.finished_at.is_(None))
+_READ_ONE_BY_ONE = 10_000  # after more new runs than that the first look is the shorter way
 _NEWEST = select(func.coalesce(func.max(runs.c.id), 0))
 
 

@@ -25,6 +25,7 @@ from sqlalchemy import (
 from jobs.delivery_state import DeliveryState
 from jobs.run import RunState, Trigger
 from jobs.store import instances as instance_verbs
+from jobs.store.deliveries import BESIDE_EACH_OTHER
 from jobs.store.tables import (
     alerts,
     attempts,
@@ -38,7 +39,7 @@ from jobs.store.tables import (
 )
 
 RUNS_A_PORTION = 200
-RUNS_READ_A_PORTION = 1_000_000
+ROWS_READ_A_PORTION = 100_000
 SILENT_FOR = timedelta(days=1)
 """For so long an instance that never said it stopped is kept, whatever its process looks like from here."""
 
@@ -166,11 +167,12 @@ def ended_instances(connection: Connection, keep: Keep, *, now: datetime) -> lis
 def prune_instances(connection: Connection, ids: Sequence[int]) -> int:
     """Remove the first of these instances, which `ended_instances` has found; return how many.
 
-    Of each the database asks every run whether it refers to it, for which there is no index: a portion is
-    smaller the more runs there are.
+    Of each the database asks every run and every delivery whether it refers to it, for which there is no
+    index: a portion is smaller the more of them there are.
     """
-    span = connection.execute(select(func.max(runs.c.id) - func.min(runs.c.id))).scalar_one() or 0
-    portion = ids[: max(1, min(RUNS_A_PORTION, RUNS_READ_A_PORTION // (span + 1)))]
+    spans = (select(func.max(each.c.id) - func.min(each.c.id)) for each in (runs, deliveries))
+    read = 1 + sum(connection.execute(span).scalar_one() or 0 for span in spans)
+    portion = ids[: max(1, min(RUNS_A_PORTION, ROWS_READ_A_PORTION // read))]
     connection.execute(delete(instances).where(instances.c.id.in_(portion)))
     return len(portion)
 
@@ -223,6 +225,7 @@ _NAMED = or_(
 )
 _later = runs.alias("later")
 _child = runs.alias("child")
+_told = runs.alias("told")
 
 
 def _superfluous(connection: Connection, job: str, keep: Keep) -> Select[int, datetime]:
@@ -243,11 +246,13 @@ def _needed(job: str) -> ColumnElement[bool]:
     answers = select(_later.c.id).where(
         _later.c.job == job, _later.c.state == RunState.SUCCEEDED, _later.c.trigger != Trigger.DRILL
     )
-    newest = answers.order_by(_later.c.id.desc()).limit(1)
-    last_told = answers.where(_later.c.silent.is_(False))
-    last_told = last_told.order_by(_later.c.finished_at.desc(), _later.c.id.desc()).limit(1)
+    newest = answers.order_by(_later.c.id.desc())
+    told = newest.where(_later.c.silent.is_(False))
+    by_end = select(_told.c.id).where(_told.c.id.in_(told.limit(BESIDE_EACH_OTHER)))
+    last_told = by_end.order_by(_told.c.finished_at.desc(), _told.c.id.desc())
+    kept = (query.limit(1).scalar_subquery() for query in (newest, told, last_told))
     return or_(
-        *(runs.c.id == func.coalesce(answer.scalar_subquery(), 0) for answer in (newest, last_told)),
+        *(runs.c.id == func.coalesce(run_id, 0) for run_id in kept),
         exists().where(jobs.c.held_by == runs.c.id),
         exists().where(_child.c.parent_id == runs.c.id, _child.c.finished_at.is_(None)),
         exists().where(deliveries.c.run_id == runs.c.id, deliveries.c.state == DeliveryState.PENDING),

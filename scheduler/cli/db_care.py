@@ -157,8 +157,10 @@ def prune(context: Context, dry_run: bool, shrink: bool) -> View:
     removed = _superfluous(context, now)
     if not dry_run:
         removed = _removed(context, url, now, removed)
-    path = sqlite_path(url)
-    done = vacuum.vacuum(path) if shrink and path is not None else None
+    path, done = sqlite_path(url), None
+    if shrink and path is not None:
+        _refuse_to_vacuum(url, clock.utcnow(), dry_run=dry_run)  # to remove has taken its time
+        done = vacuum.vacuum(path)
     return _prune_view(context, removed, dry_run=dry_run, path=path, vacuumed=done)
 
 

@@ -134,6 +134,22 @@ def test_changed_compares_with_the_answer_that_was_there_last(db: Connection, in
     assert [targets(db, run) for run in (quick, slow, next_one)] == [["ops"]] * 3
 
 
+def test_changed_does_not_compare_with_an_end_of_a_clock_that_was_ahead(
+    db: Connection, instance: int
+) -> None:
+    changed = Consequences(deliver=(Deliver("ops", DeliverOn.CHANGED),))
+    ends = [("A", NOW), ("B", NOW + 365 * DAY), ("C", NOW + MINUTE), ("C", NOW + HOUR), ("B", NOW + DAY)]
+    told = []
+
+    for said, at in ends:
+        run = running(db, instance)
+        runs.finish(db, run, Outcome.succeeded(said, served=SERVED), now=at, consequences=changed)
+        told.append(targets(db, run))
+        prune(db, run.job, Keep(runs=1))
+
+    assert told == [["ops"], ["ops"], ["ops"], [], ["ops"]]
+
+
 def test_what_was_told_last_is_kept_to_be_compared_with(db: Connection, instance: int) -> None:
     """Also when silent answers came after it, of which more are there than the limits keep."""
     changed = Deliver("ops", DeliverOn.CHANGED)

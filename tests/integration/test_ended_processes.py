@@ -87,10 +87,10 @@ def test_a_portion_is_smaller_the_more_runs_have_to_be_asked(db: Connection) -> 
     first = fill(db, hours=1)[0]
     what = {"job": "digest", "scheduled_for": NOW, "trigger": "manual", "state": "cancelled"}
     far = {**what, "created_at": NOW, "finished_at": NOW}
-    db.execute(insert(runs).values({**far, "id": first + 400_000}))
+    db.execute(insert(runs).values({**far, "id": first + 40_000}))
     assert prune.prune_instances(db, ids) == 2
 
-    db.execute(insert(runs).values({**far, "id": first + 4_000_000}))
+    db.execute(insert(runs).values({**far, "id": first + 400_000}))
     assert prune.prune_instances(db, ids[2:]) == 1
     assert left(db)[0] == ids[3]
 

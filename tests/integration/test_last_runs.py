@@ -77,6 +77,23 @@ def test_what_is_remembered_is_what_every_row_together_says(db: Connection) -> N
     assert seen(Recollection(), db) == told(db)
 
 
+def test_after_a_long_time_without_a_look_the_same_is_seen(db: Connection) -> None:
+    """Nobody scraped while thousands of runs came: they are not read one by one."""
+    job_verbs.see(db, dict.fromkeys(JOBS), now=NOW)
+    recollection = Recollection()
+    waiting, first = add(db, "news", "queued", 1), add(db, "digest", "succeeded", 2)
+    assert seen(recollection, db) == told(db)
+
+    change(db, waiting, "succeeded", 3)
+    add(db, "weekly", "queued", 4)
+    newest = add(db, "digest", "failed", 5)
+    db.execute(update(runs).where(runs.c.id == newest).values(id=first + 100_000))
+
+    assert seen(recollection, db) == told(db)
+    change(db, first + 1, "succeeded", 6)
+    assert seen(recollection, db) == told(db)
+
+
 def test_what_was_removed_meanwhile_is_not_asked_after(db: Connection) -> None:
     """A job's newest success is told after its row has gone, and ids go on."""
     recollection = Recollection()

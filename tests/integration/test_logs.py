@@ -19,6 +19,7 @@ from support.hostile import said
 from support.http_peer import HttpPeer, answer
 from support.logbook import journal, logbook, restored
 
+from jobs.credential import SecretReference
 from jobs.delivery.outgoing import Outgoing
 from jobs.errors import ErrorClass
 from jobs.events import CredentialMarked, RunFinished, WriteFailed
@@ -333,10 +334,12 @@ def test_elsewhere_lines_are_json(redactor: Redactor) -> None:
     out = io.StringIO()
     logs.configure("info", LogFormat.AUTO, redactor, stream=out, environ={})
 
-    logs.hear(RunFinished(RUN, Outcome.cancelled(Reason.OPERATOR), 1.0))
+    kept = SecretReference("file", "/run/secrets/ping")
+    logs.hear(RunFinished(RUN, Outcome.cancelled(Reason.OPERATOR), 1.0, kept))
 
     line: dict[str, Any] = json.loads(out.getvalue())
     assert (line["event"], line["level"], line["run_id"]) == ("run finished", "info", 7)
+    assert "ping" not in out.getvalue()
 
 
 @pytest.mark.anyio

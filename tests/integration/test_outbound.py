@@ -23,7 +23,7 @@ from jobs.store.tables import deliveries as table
 from jobs.store.tables import runs as run_table
 from scheduler.app import App, open_app, reconfigured
 from scheduler.config.loader import load
-from scheduler.outbound import Outbound, watched_of
+from scheduler.outbound import Outbound, watched_of, ways_of
 
 pytestmark = pytest.mark.anyio
 
@@ -106,7 +106,8 @@ async def test_a_reload_reaches_deliveries_and_what_is_watched(world: World) -> 
     async with at_work(world) as (app, outbound):
         world.file.write_text(CONFIG.replace("inbox", "mailbox"))
         settings = load(world.file, environ=world.environ, now=world.now)
-        outbound.take(await reconfigured(app, settings, world.environ))
+        new = await reconfigured(app, settings, world.environ)
+        outbound.take(new, ways_of(new))
         await app.store.write(end, world, "mailbox")
         await app.store.write(end, world, "inbox")
         outbound.worked("digest")
@@ -189,6 +190,7 @@ async def test_a_reload_after_a_secret_was_mended_sends_what_waits(world: World)
                 while not await app.store.read(lambda db: db.execute(HAS_FAILED).all()):
                     await asyncio.sleep(0.02)
             secret.write_text(new.url())
-            outbound.take(await reconfigured(app, world.settings, world.environ))
+            again = await reconfigured(app, world.settings, world.environ)
+            outbound.take(again, ways_of(again))
             async with asyncio.timeout(PATIENCE / 2):
                 await states(app, "delivered")

@@ -1,7 +1,9 @@
 """The outbox among targets that hang, change, or that nobody knows: what waits for them, and how long."""
 
 import asyncio
-from datetime import timedelta
+import threading
+from dataclasses import replace
+from datetime import UTC, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +123,35 @@ async def test_a_reload_with_another_address_hastens_what_waits_and_counts_its_t
 
     assert (row.attempts, row.failures) == (2, 1)
     assert [each.headers["idempotency-key"] for each in new.taken] == [before.idempotency_key]
+
+
+class SlowZones(dict[str, tzinfo]):
+    """Zones of jobs that are looked up as slowly as it takes to open a gate."""
+
+    def __init__(self) -> None:
+        self.asked, self.gate = threading.Event(), threading.Event()
+
+    def get(self, key: object, default: object = None) -> Any:
+        self.asked.set()
+        assert self.gate.wait(TOLERANCE)
+        return UTC
+
+
+async def test_a_reload_while_what_is_sent_is_read_sends_it_to_the_new_target(database: str) -> None:
+    zones = SlowZones()
+    async with (
+        HttpPeer(ACCEPTS) as old,
+        HttpPeer(ACCEPTS) as new,
+        sending(database, hook(old), wait=HOUR) as sender,
+    ):
+        sender.outbox.take(replace(sender.ways, zones=zones))
+        await sender.finished("hook")
+        assert await asyncio.to_thread(zones.asked.wait, TOLERANCE)
+        sender.outbox.take(ways_to(sender.ways.tools, hook(new)))
+        zones.gate.set()
+        await sender.all_are("delivered")
+
+    assert (len(old.taken), len(new.taken)) == (0, 1)
 
 
 async def test_a_reload_hastens_once_and_not_at_every_look(database: str) -> None:
