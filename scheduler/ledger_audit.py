@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfoNotFoundError
 
 from sqlalchemy import Connection
 
-from jobs.store import replay
+from jobs.store import postgresql, replay
 from jobs.store.jobs import StoredPeriod
 from jobs.store.replay import Contradiction, Entry, Known
 from scheduler.audit import Fault, Kind, Owed, judged
@@ -50,7 +50,11 @@ class Audit:
 
 
 def audited(connection: Connection, *, since: datetime | None, now: datetime) -> Audit:
-    """Audit every job from `since` on, or as far back as anything is known; reads one snapshot."""
+    """Audit every job from `since` on, or as far back as anything is known; reads one snapshot.
+
+    It takes as long as it takes, on a server too: a ledger may be large.
+    """
+    postgresql.without_limit(connection)
     audit = Audit(
         contradictions=replay.contradictions(connection), open_runs=replay.left_behind(connection, now=now)
     )

@@ -49,10 +49,17 @@ def faults_of_file(path: Path) -> Iterator[Fault]:
 
 
 def faults_of_directory(path: Path) -> Iterator[Fault]:
-    """Yield what is wrong with the directory of private files, or with one above it."""
+    """Yield what is wrong with the directory of private files itself."""
     facts = _facts(path)
     if facts is not None and (wrong := wrong_with_directory(facts, trusted=_trusted(path))):
         yield _fault(path, *wrong)
+
+
+def faults_above(path: Path) -> Iterator[Fault]:
+    """Yield what is wrong with the directories above that of private files, for `doctor` to warn of.
+
+    Whoever starts here may have no way to mend it: a volume of Kubernetes (emptyDir) is for everybody.
+    """
     above = (*path.absolute().parents, *Path(os.path.realpath(path)).parents)
     for each in dict.fromkeys(above):
         facts = _facts(each)

@@ -47,11 +47,16 @@ def upgrade(url: str, *, now: datetime) -> Path | None:
     if found is not None and found not in revisions():
         raise Unavailable(newer(found))
     backup = _backup(url, found, now) if found is not None else None
-    with _connection(url) as connection:
-        config = _config()
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-        shape.make_indexes(connection)
+    try:
+        with _connection(url) as connection:
+            config = _config()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+            shape.make_indexes(connection)
+    except BaseException:
+        if backup is not None:  # nothing was changed; whoever tries again makes another
+            backup.unlink(missing_ok=True)
+        raise
     return backup
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Index, text
 from sqlalchemy.exc import IntegrityError
 
-from jobs.errors import ConfigError, Fault, Unavailable
+from jobs.errors import ConfigError, Fault
 from jobs.store.revision import REVISION
 from jobs.store.tables import metadata
 
@@ -22,17 +22,17 @@ _SINCE = {"schedule_periods": "0003", "alerts": "0004"}
 
 _COLUMNS = {
     "sqlite": "SELECT m.name, c.name FROM sqlite_master m JOIN pragma_table_info(m.name) c"
-    " WHERE m.type = 'table'",
+    " WHERE m.type = 'table' AND m.rootpage > 0",
     "postgresql": "SELECT c.relname, a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid"
     " WHERE c.relkind IN ('r', 'p') AND c.relnamespace <> 'pg_catalog'::regnamespace"
     " AND pg_table_is_visible(c.oid) AND a.attnum > 0 AND NOT a.attisdropped",
 }
 _INDEXES = {
     "sqlite": 'SELECT m.name, i.name, i."unique" FROM sqlite_master m JOIN pragma_index_list(m.name) i'
-    " WHERE m.type = 'table'",
+    " WHERE m.type = 'table' AND m.rootpage > 0",
     "postgresql": "SELECT t.relname, c.relname, i.indisunique FROM pg_index i"
     " JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_class t ON t.oid = i.indrelid"
-    " WHERE c.relnamespace <> 'pg_catalog'::regnamespace AND pg_table_is_visible(c.oid)",
+    " WHERE c.relnamespace <> 'pg_catalog'::regnamespace AND pg_table_is_visible(t.oid)",
 }
 
 
@@ -131,7 +131,7 @@ def place_of(connection: Connection) -> Path:
 def make_indexes(connection: Connection) -> None:
     """Make the indexes that a database of this program's revision lacks.
 
-    Raises Unavailable where rows stand twice that an index would have kept from it.
+    Raises ConfigError where rows stand twice that an index would have kept out: trying again mends nothing.
     """
     lost = missing_from(connection, REVISION).indexes
     for name, index in _wanted_indexes():
@@ -142,7 +142,8 @@ def make_indexes(connection: Connection) -> None:
             index.create(connection)
         except IntegrityError as exc:
             said = " ".join(str(exc.orig).split())
-            raise Unavailable(f"cannot make the index {name}: {said}; {_RESTORE}") from exc
+            wrong = f"does not let the index {name} be made: {said}"
+            raise ConfigError([Fault(place_of(connection), 0, 0, "", wrong, _RESTORE)]) from exc
 
 
 def _wanted_indexes() -> Iterator[tuple[str, Index]]:

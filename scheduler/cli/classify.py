@@ -99,7 +99,8 @@ def _content(file: str) -> bytes:
             content = stream.read(_LARGEST)
     except OSError as exc:
         raise UsageError(f"cannot read {file}: {exc.strerror}; name another file for --body") from exc
-    if not content and Path(file).is_fifo():
+    named = not file.startswith("/dev/fd/")  # a shell's own pipe has had its writer
+    if not content and named and Path(file).is_fifo():
         raise UsageError(f"nobody writes into {file}; name another file for --body")
     return content
 

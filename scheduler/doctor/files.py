@@ -31,7 +31,10 @@ def state_directory(path: Path) -> Iterator[Finding]:
         return
     if not stat.S_ISDIR(mode):
         yield Finding.fault(name, f"{path} is no directory", "name another state_dir, or move the file away")
-    elif faults := list(file_modes.faults_of_directory(path)):
+        return
+    for fault in file_modes.faults_above(path):
+        yield Finding.warning(name, f"{fault.file} {fault.wrong}", fault.mend)
+    if faults := list(file_modes.faults_of_directory(path)):
         yield from _told(name, faults)
     elif mode & stat.S_IWGRP:
         yield _of_the_group(name, path, mode, "database and secret key")
