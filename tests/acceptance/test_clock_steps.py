@@ -88,11 +88,9 @@ def test_a_clock_set_forward_and_back_again_starts_nothing_twice_and_leaves_noth
     with workplace.daemon() as daemon:
         started_since(workplace, "second", wall.now() - SECOND)
         wall.step(step)
-        began = time.monotonic()
         ahead = wall.now()
         said(daemon, "the clock was set forward by", within=ONE_WAIT)
         started_since(workplace, "second", ahead)
-        noticed_after = time.monotonic() - began
         wall.step(-step)
         said(daemon, "the clock was set back by", "behind what has been decided already")
         idle = nothing_begins(workplace, primary, 2.5)
@@ -102,7 +100,6 @@ def test_a_clock_set_forward_and_back_again_starts_nothing_twice_and_leaves_noth
         again = started_since(workplace, "second", wall.now())
         daemon.stop()
 
-    assert noticed_after < ONE_WAIT
     assert idle
     assert alive == 200
     assert datetime.fromisoformat(waits_for["scheduled_for"]) > ahead

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,14 +76,12 @@ def test_a_run_is_handed_over_watched_cancelled_and_repeated(
         handed = house.run("job", "run", "by-hand", "--detach", "--var", "who=world")
         run_id = int(handed.out)
         primary.wait_received(1, within=PATIENCE)
-        before = time.monotonic()
         cancelled = house.run("run", "cancel", str(run_id))
-        took = time.monotonic() - before
         repeated = house.run("run", "retry", str(run_id))
     first, second = run_of(house, run_id), run_of(house, run_id + 1)
     assert (handed.code, cancelled.code, repeated.code) == (0, 0, 0), (handed, cancelled, repeated)
     assert (first["state"], first["reason"]) == ("cancelled", "operator")
-    assert took < 5, "its daemon hears of it at once, not at its next beat"
+    assert first["cancel_requested"] is None, "its daemon is told, and reads no note of it at its next beat"
     assert (second["state"], second["trigger"], second["parent_id"]) == ("succeeded", "retry", run_id)
     assert second["scheduled_for"] == first["scheduled_for"]
     assert [asked.prompt for asked in primary.received()] == ["hello world", "hello world"]

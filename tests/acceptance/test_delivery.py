@@ -5,7 +5,6 @@ import json
 import signal
 import sqlite3
 import threading
-import time
 from typing import Any
 
 import pytest
@@ -183,9 +182,7 @@ def test_nothing_is_lost_when_a_daemon_is_killed_or_stopped_while_it_sends_or_be
         (accepted,) = deliveries(digest)
         with digest.daemon() as daemon:
             eventually(lambda: len(hook.taken) == 3)
-            began = time.monotonic()
             code = daemon.stop()
-            took = time.monotonic() - began
         (stopped,) = deliveries(digest)
         with digest.daemon():
             eventually(lambda: state(digest) == "delivered")
@@ -193,7 +190,6 @@ def test_nothing_is_lost_when_a_daemon_is_killed_or_stopped_while_it_sends_or_be
     (row,) = deliveries(digest)
     assert accepted["state"] == "pending"
     assert (code, stopped["state"], stopped["sending_by"]) == (0, "pending", None)
-    assert took < 5 * DRAINS
     assert (row["attempts"], row["failures"]) == (4, 0)
     assert keys(hook) == [row["idempotency_key"]] * 4
 

@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ from jobs.providers.loopback_replies import Endpoint
 from jobs.providers.loopback_thread import ThreadedLoopback
 
 VICTIM = Path(__file__).parents[1] / "support" / "killed_refresh.py"
-LEASE = timedelta(seconds=60)
 CONFIG = """
 model: codex/gpt-5.5
 fallback_providers:
@@ -24,7 +22,7 @@ providers:
     base_url: {codex}
     credentials: [{{label: plan, oauth: {{token_url: "{token}"}}}}]
 jobs:
-  - {{name: digest, schedule: every 1d, prompt: "Summarise."}}
+  - {{name: digest, schedule: every 1d, prompt: "Summarise.", timeout: 30s}}
 """
 
 
@@ -69,7 +67,7 @@ def test_a_refresh_whose_answer_died_with_its_process_is_never_sent_again(
 ) -> None:
     """The token endpoint heard of the token once, or never: nobody who comes later can know, or tries.
 
-    Nor does anybody wait for the lease of a process that is not there.
+    Nor does anybody wait for the lease of a process that is not there: a minute, and the run has half of one.
     """
     killed(stale, point)
     assert sent(careful) == left
@@ -79,7 +77,6 @@ def test_a_refresh_whose_answer_died_with_its_process_is_never_sent_again(
     assert sent(careful) == left
     assert (run["state"], run["served"]["provider"]) == ("succeeded", "custom:local")
     assert (run["fallback"], run["fallback_reason"]) == (True, "auth_dead")
-    assert datetime.fromisoformat(run["finished_at"]) - datetime.fromisoformat(run["started_at"]) < LEASE / 2
     lost, answered = run["attempts"]
     assert (lost["purpose"], lost["outcome"], lost["http_status"]) == ("refresh", "failed", None)
     assert answered["provider"] == "custom:local"

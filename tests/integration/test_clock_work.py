@@ -103,14 +103,15 @@ async def test_nothing_is_mended_while_all_is_well() -> None:
 
 
 async def test_a_job_that_is_due_again_at_once_is_looked_at_at_once() -> None:
-    look = Looked({"a": clock.utcnow()}, {"a": clock.utcnow()}, {"a": None})
+    """APScheduler's own turns, ten seconds from one to the next, are not what it waits for."""
+    look = Looked(*({"a": clock.utcnow()} for _ in range(9)), {"a": None})
     work = ClockWork(look)
 
     work.start({"a": clock.utcnow()})
-    await look.times(3)
+    await look.times(10)
     work.stop()
 
-    assert look.at[2] - look.at[0] < timedelta(seconds=1), "APScheduler's own turn is not missed"
+    assert look.names == [["a"]] * 10
 
 
 async def test_after_a_step_of_the_clock_every_job_is_looked_at_once() -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 from support.delivering import certificate, tools_with
+from support.hang_guard import wait_ends
 from support.hostile import LIES, STALLS, HostileServer, redirect, said, stalled
 from support.http_peer import HttpPeer, answer
 from support.wire import nobodys_port
 
-from jobs import clock
 from jobs.delivery.aside import Aside
 from jobs.delivery.outgoing import LARGEST_ANSWER, Outgoing
 from jobs.errors import Undeliverable
@@ -167,8 +167,7 @@ async def test_nothing_is_followed_kept_or_asked_twice() -> None:
 async def test_whatever_a_server_does_the_time_is_kept() -> None:
     """Those whose status is known are answers: their body is read for as long as there is time."""
     with HostileServer(STALLS) as server:
-        async with tools_with() as tools:
-            began = clock.monotonic()
+        async with tools_with() as tools, wait_ends():
             came = await asyncio.gather(
                 *(
                     tools.outgoing.ask("POST", Secret(server.url(way)), timeout=SECOND, content=b"x")
@@ -176,12 +175,10 @@ async def test_whatever_a_server_does_the_time_is_kept() -> None:
                 ),
                 return_exceptions=True,
             )
-            took = clock.monotonic() - began
 
     answered = {way for way, each in zip(STALLS, came, strict=True) if not isinstance(each, BaseException)}
     assert answered == {"slow-body", "slow-events", "half-a-body"}
     assert all(isinstance(each, Undeliverable) for each in came if isinstance(each, BaseException))
-    assert took < 5
 
 
 async def _outcome(outgoing: Outgoing, url: str) -> str:

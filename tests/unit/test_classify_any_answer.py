@@ -3,12 +3,12 @@
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from time import perf_counter
 from typing import Any, Final
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from support.hang_guard import ends
 
 from jobs.names import ProviderName
 from jobs.providers.answer import Answer, Origin, Verdict
@@ -57,18 +57,6 @@ def assert_is_one_verdict(status: int, result: Verdict) -> None:
     assert f"{result.message}{result.code}{result.rule}".encode()
     assert result.wait is None or NOW < result.wait.until <= NOW + timedelta(days=8)
     assert result.should_retry in (True, False, None)
-
-
-def test_a_classification_is_quick() -> None:
-    """A run of a thousand stays within 0.1 ms each, with room for a slow machine."""
-    body = {"error": {"code": "1308", "message": "Your limit will reset at 2026-09-04 19:01:25"}}
-    verdict(429, body, provider="zai")
-
-    start = perf_counter()
-    for _ in range(1000):
-        verdict(429, body, provider="zai")
-
-    assert perf_counter() - start < 0.5
 
 
 _KNOWN_KEYS: Final = [
@@ -272,8 +260,6 @@ LARGE: Final[dict[str, bytes]] = {
 @pytest.mark.parametrize("origin", Origin)
 def test_a_large_hostile_body_is_classified_in_bounded_time(body: bytes, origin: Origin) -> None:
     """What a classification costs grows with the length of the body, never with a power of it."""
-    start = perf_counter()
-    for status in (200, 429, 503):
-        assert_is_one_verdict(status, verdict(status, body, provider="gemini", origin=origin))
-
-    assert perf_counter() - start < 3
+    with ends():
+        for status in (200, 429, 503):
+            assert_is_one_verdict(status, verdict(status, body, provider="gemini", origin=origin))

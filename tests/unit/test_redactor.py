@@ -1,8 +1,7 @@
 """Our own secrets are found in whatever form a provider quotes them."""
 
-import time
-
 import pytest
+from support.hang_guard import ends
 
 from jobs.secret import Redactor, Secret, secrets_in_headers
 
@@ -84,12 +83,10 @@ def test_a_short_text_that_is_harmless_as_a_whole_is_looked_at_again_where_it_wa
 )
 def test_what_a_stranger_wrote_is_read_once_however_long_it_is(redactor: Redactor, unit: str) -> None:
     """Nothing in it is tried again from each of its characters: the whole process would wait for that."""
-    hostile = "bearer " + unit * (200_000 // len(unit)) + " "
+    hostile = "bearer " + unit * (400_000 // len(unit)) + " "
 
-    started = time.perf_counter()
-    redactor.clean(hostile)
-
-    assert time.perf_counter() - started < 2
+    with ends():
+        redactor.clean(hostile)
 
 
 @pytest.mark.parametrize(
