@@ -6,6 +6,7 @@ PromptdError
 ├── Unavailable            a daemon, a database or a file cannot be reached   (exit 69)
 ├── Busy                   held or locked: try later                          (exit 75)
 ├── SecretUnreadable       a reference that yields no secret at this moment
+│   └── SecretDelayed      its file gave no answer in time: later it may
 ├── CommandFailed          a job's command gave no output that can be used
 ├── TemplateError          a prompt that cannot be rendered
 ├── CompressionFailed      a text that was too long could not be made shorter
@@ -17,11 +18,15 @@ PromptdError
 └── ChainExhausted         no target of the chain gave an answer
 """
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
+
+OUT_OF_REACH = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN)
+"""What a disk answers that may be there again later: nfs(5), `soft`; fuse(4)."""
 
 
 class ErrorClass(StrEnum):
@@ -98,6 +103,10 @@ class Busy(PromptdError):
 
 class SecretUnreadable(PromptdError):
     """A secret reference (`env:`, `file:`, `systemd:`) yields nothing at this moment."""
+
+
+class SecretDelayed(SecretUnreadable):
+    """The file of a secret gave no answer in time; nothing is known to be wrong with it."""
 
 
 class CommandFailed(PromptdError):

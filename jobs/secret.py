@@ -3,11 +3,11 @@
 import hmac
 import re
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from urllib.parse import unquote, unquote_plus
 
-from jobs.secret_index import SHORTEST, SecretIndex, SecretIndexes
-from jobs.secret_spellings import encoded, written
+from jobs.secret_index import SHORTEST, SecretIndexes
+from jobs.secret_memory import SecretMemory
 
 _MASK = "[secret]"
 # Each of these reads a text in a time that grows as its length does, whoever wrote the text: what could be
@@ -38,7 +38,7 @@ _BETWEEN_WORDS = re.compile(r"[^A-Za-z0-9]+")
 _SHORTEST_RANDOM = 8
 _LONG_PART = 20
 _SHORT, _MOST_REMEMBERED = 64, 4096
-MOST_TOKENS = 200
+MOST_TOKENS, MOST_FORMER = 200, 20
 _SHORTEST_PART = 4
 _PLACEHOLDERS = frozenset(
     {
@@ -174,12 +174,14 @@ class Redactor:
     Texts shaped like keys, JSON web tokens and bearer headers go too: a provider may quote a key
     that was never ours. Ours are found as they are escaped and encoded as well (`jobs/secret_spellings.py`),
     with their middle left out (`sk-ab***yz`), and begun at the end of a text that was cut there: a whole one
-    may well end in a word with which one of ours begins. Of tokens the latest 200 are known.
+    may well end in a word with which one of ours begins. What stands at a place, such as a file or a login,
+    is known as long as it stands there. Of what stood there before, the latest 20 are, and of all tokens that
+    stand at none, the latest 200.
     """
 
     def __init__(self) -> None:
-        self._lasting = _Known()
-        self._tokens = _Known()
+        self._lasting = SecretMemory(most_former=MOST_FORMER)
+        self._tokens = SecretMemory(most_others=MOST_TOKENS)
         self._learning = threading.Lock()
         self._index: SecretIndexes | None = None
         self._harmless: set[str] = set()
@@ -188,26 +190,39 @@ class Redactor:
         """Remember secrets; placeholders, and ones shorter than six characters, are ordinary words.
 
         Any thread may call it; what is known already costs nearly nothing. A URL is a phrase: many begin
-        like it.
+        like it. All but tokens are known for good: each is a place of its own.
         """
-        lasting = self._lasting.secrets
-        unknown = [secret for secret in secrets if secret.reveal() not in lasting]
+        self._learn((secret, None if isinstance(secret, Token) else secret) for secret in secrets)
+
+    def learn_at(self, place: Hashable, secret: Secret) -> None:
+        """Remember what stands at a place now, such as a file or a login, as `learn` does."""
+        self._learn([(secret, place)])
+
+    def _learn(self, secrets: Iterable[tuple[Secret, Hashable | None]]) -> None:
+        unknown = [
+            (memory, text, isinstance(secret, Phrase) or "://" in text, place)
+            for secret, place in secrets
+            if _is_telling(text := secret.reveal())
+            and not (memory := self._memory_of(secret)).stands_at(place, text)
+        ]
         if not unknown:
             return
         with self._learning:
-            are_new = [
-                (self._tokens if isinstance(each, Token) else self._lasting).take(each) for each in unknown
-            ]
-            self._tokens.forget_but(MOST_TOKENS)
-            if any(are_new):
+            if not all(memory.knows(text) for memory, text, _, _ in unknown):
+                # First: whoever finds one at its place from now on waits for the index that has it.
                 self._index, self._harmless = None, set()
+            for memory, text, is_phrase, place in unknown:
+                memory.take(text, is_phrase=is_phrase, place=place)
+
+    def _memory_of(self, secret: Secret) -> SecretMemory:
+        return self._tokens if isinstance(secret, Token) else self._lasting
 
     def _known(self) -> SecretIndexes:
         """Return what finds all that is known; what was learned since is indexed now, many at once."""
         index = self._index
         if index is None:
             with self._learning:
-                index = self._index = SecretIndexes(self._lasting.index(), self._tokens.index())
+                index = self._index = SecretIndexes(*self._lasting.indexes(), *self._tokens.indexes())
         return index
 
     def clean(self, text: str, *, is_cut: bool = True) -> str:
@@ -253,42 +268,6 @@ class Redactor:
                 kept += [text[done:begun], _MASK]
                 done = after = after + len(tail)
         return "".join([*kept, text[done:]])
-
-
-class _Known:
-    """Secrets in the order in which they were learned last. Whoever changes them keeps others away."""
-
-    __slots__ = ("_index", "secrets")
-
-    def __init__(self) -> None:
-        self.secrets: dict[str, Secret] = {}
-        self._index: SecretIndex | None = None
-
-    def take(self, secret: Secret) -> bool:
-        """Have a secret be the latest; say whether it is new."""
-        text = secret.reveal()
-        is_new = self.secrets.pop(text, None) is None
-        self.secrets[text] = secret
-        if is_new:
-            self._index = None
-        return is_new
-
-    def forget_but(self, number: int) -> None:
-        """Forget all but the latest."""
-        for text in list(self.secrets)[:-number]:
-            del self.secrets[text]
-
-    def index(self) -> SecretIndex:
-        """Return what finds the secrets in all spellings, but for those that are anybody's words."""
-        if self._index is None:
-            texts, phrases, codes = set[str](), set[str](), set[str]()
-            for text, secret in self.secrets.items():
-                if _is_telling(text):
-                    is_phrase = isinstance(secret, Phrase) or "://" in text
-                    (phrases if is_phrase else texts).update(written(text))
-                    (phrases if is_phrase else codes).update(encoded(text))
-            self._index = SecretIndex(texts, phrases, encoded=codes)
-        return self._index
 
 
 def _is_telling(text: str) -> bool:

@@ -81,7 +81,8 @@ class SecretIndexes:
 
     def begun(self, text: str, end: int, *, after: int = 0, shortest: int = SHORTEST) -> int:
         """Return the first place at which something begins that `end` cuts off, as each part does."""
-        return min(part.begun(text, end, after=after, shortest=shortest) for part in self._parts)
+        begun = (part.begun(text, end, after=after, shortest=shortest) for part in self._parts)
+        return min(begun, default=end)
 
     def ends_with(self, tail: str) -> bool:
         """Say whether something ends with these characters."""

@@ -13,7 +13,7 @@ from jobs import clock
 from jobs.commands import Commands, without_secrets
 from jobs.delivery.outgoing import Outgoing
 from jobs.delivery.send import Tools
-from jobs.errors import ConfigError, Fault, SecretUnreadable, Unavailable
+from jobs.errors import ConfigError, Fault, SecretDelayed, SecretUnreadable, Unavailable
 from jobs.events import Events, WriteFailed
 from jobs.providers.chain import Chain
 from jobs.providers.client import Client
@@ -55,13 +55,18 @@ class App:
 def open_vault(
     settings: Settings, environ: Mapping[str, str], redactor: Redactor, *, files: SecretFiles | None = None
 ) -> Vault:
-    """Return the vault of a configuration; raises ConfigError when its secret_key cannot be read."""
+    """Return the vault of a configuration; raises ConfigError when its secret_key cannot be read.
+
+    Raises Unavailable where only its disk is to blame: a service manager tries that again.
+    """
     reader = SecretReader(environ, redactor, files=files)
     for provider in settings.registry:
         redactor.learn(secrets_in_headers(provider.headers))
     try:
         _make_own_key(settings)
         keyring = Keyring([reader.read(reference) for reference in settings.secret_keys])
+    except SecretDelayed as exc:
+        raise Unavailable(f"secret_key: {exc}") from exc
     except SecretUnreadable as exc:
         raise ConfigError(
             [

@@ -36,7 +36,7 @@ class Reloads:
     async def reload(self) -> Reloaded:
         """Reload, after those that were asked for before; one that has faults changes nothing.
 
-        Raises Unavailable when the daemon stops.
+        Raises Unavailable when the daemon stops, or when the disk of a file that is needed gives no answer.
         """
         async with self._one:
             if self._stopping():
@@ -48,6 +48,9 @@ class Reloads:
                 done = Reloaded(faults=exc.faults)
                 for fault in exc.faults:
                     logger.error("not reloaded: %s", fault)
+            except Unavailable:
+                self._metrics.reloaded(ok=False, at=clock.utcnow())
+                raise
             finally:
                 self._notifier.ready(self._standing())
             self._metrics.reloaded(ok=done.ok, at=clock.utcnow())

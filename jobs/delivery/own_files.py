@@ -15,21 +15,25 @@ class OwnFiles:
 
     Beside a database lie its journals and backups: their names begin with its name and `-` or `.`.
     Nor is it to what jobs are made of, or a model could write itself one, with commands: what lies in
-    `jobs_dir`, or is led to by a link there, and `prompts`, the files of prompts and instructions.
+    `jobs_dir`, or is led to by a link there, and `prompts`, the files of prompts and instructions. `secrets`
+    may lie on any disk.
     """
 
     state_dir: Path
     files: tuple[Path, ...] = ()
     jobs_dir: Path | None = None
     prompts: tuple[Path, ...] = ()
+    secrets: tuple[Path, ...] = ()
 
-    def taken_by(self, path: Path) -> str | None:
+    def taken_by(self, path: Path, *, asks_secrets: bool = True) -> str | None:
         """Return why nothing may be delivered there, with what to do instead; None where something may.
 
-        Links are followed, on both sides. Blocks: it reads directories.
+        Links are followed, on both sides. Blocks: it reads directories; without `asks_secrets` none of those
+        of secrets, whose disks may hang: these are told by the names that the configuration gives them.
         """
         places = _places(path)
-        if self._are_promptds(places):
+        secrets = {each for file in self.secrets for each in (_places(file) if asks_secrets else (file,))}
+        if self._are_promptds(places) or _any_beside({path, *places}, secrets):
             return "is a file of promptd's own, or named as one; name another"
         if self._are_jobs(places):
             return "lies among the job files in jobs_dir, or is one; name a directory outside of it"
@@ -42,8 +46,7 @@ class OwnFiles:
         named = (place.relative_to(state_dir) for place in places if state_dir in place.parents)
         if any(name.parts[0].startswith(_BEGINNINGS) for name in named):
             return True
-        own = {each for file in self.files for each in _places(file)}
-        return any(_is_beside(place, each) for place in places for each in own)
+        return _any_beside(places, {each for file in self.files for each in _places(file)})
 
     def _are_jobs(self, places: set[Path]) -> bool:
         if self.jobs_dir is None:
@@ -54,6 +57,10 @@ class OwnFiles:
             if apart not in place.parents and own & {place, *place.parents}:
                 return True
         return any(place in places for place in _led_to(self.jobs_dir))
+
+
+def _any_beside(places: set[Path], own: set[Path]) -> bool:
+    return any(_is_beside(place, each) for place in places for each in own)
 
 
 def _is_beside(path: Path, own: Path) -> bool:

@@ -5,7 +5,7 @@ import hashlib
 import hmac
 import os
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from jobs.credential import SecretReference
-from jobs.errors import SecretUnreadable
-from jobs.providers.secret_files import SecretFiles, read_now
+from jobs.errors import OUT_OF_REACH, SecretDelayed, SecretUnreadable
+from jobs.providers.secret_files import Held, SecretFiles, read_now
 from jobs.secret import Redactor, Secret, Token
 
 SHORTEST_SECRET_KEY = 32
@@ -40,13 +40,13 @@ class SecretReader:
     def read(self, reference: SecretReference) -> Secret:
         """Return the secret now, which the redactor learns whole; raises SecretUnreadable as `unlearned`."""
         secret = self.unlearned(reference)
-        self._redactor.learn([secret])
+        self._redactor.learn_at(reference, secret)
         return secret
 
     def unlearned(self, reference: SecretReference) -> Secret:
         """Return the text now: that of a URL, say, of which only parts are secrets. Those are to be learned.
 
-        Raises SecretUnreadable that says which place is empty.
+        Raises SecretUnreadable that says which place is empty: SecretDelayed where only its disk is to blame.
         """
         match reference.scheme:
             case "literal":
@@ -61,9 +61,12 @@ class SecretReader:
             case scheme:
                 raise SecretUnreadable(f"{scheme}: is no way to keep a secret; use env:, file: or systemd:")
 
-    def learn(self, secret: Secret) -> None:
-        """Tell the redactor of a secret that came another way."""
-        self._redactor.learn([secret])
+    def learn(self, secret: Secret, *, at: Hashable | None = None) -> None:
+        """Tell the redactor of a secret that came another way; `at` is the place where it stands now."""
+        if at is None:
+            self._redactor.learn([secret])
+        else:
+            self._redactor.learn_at(at, secret)
 
     def _variable(self, name: str) -> str:
         value = self._environ.get(name, "").strip()
@@ -72,13 +75,14 @@ class SecretReader:
         return value
 
 
-def _secret_in(path: Path, read: Callable[[Path], bytes]) -> Secret:
+def _secret_in(path: Path, read: Callable[[Path], Held]) -> Secret:
     try:
-        return _taken(read(path).decode("utf-8").strip())
+        return _taken(read(path).content.decode("utf-8").strip())
     except SecretUnreadable as exc:
-        raise SecretUnreadable(f"{path}: {exc}") from exc
+        raise type(exc)(f"{path}: {exc}") from exc
     except OSError as exc:
-        raise SecretUnreadable(f"cannot read {path}: {exc.strerror}") from exc
+        kind = SecretDelayed if exc.errno in OUT_OF_REACH else SecretUnreadable
+        raise kind(f"cannot read {path}: {exc.strerror}") from exc
     except UnicodeDecodeError as exc:
         raise SecretUnreadable(f"{path} is not UTF-8 text") from exc
 

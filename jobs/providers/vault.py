@@ -5,7 +5,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from jobs.credential import Credential, CredentialKind, Readable, Unreadable
+from jobs.credential import Credential, CredentialKind, Readable, SecretReference, Unreadable
 from jobs.errors import SecretUnreadable
 from jobs.providers.login_times import is_stale
 from jobs.providers.registry import Provider, Registry
@@ -24,7 +24,7 @@ class Vault:
     def __init__(self, reader: SecretReader, keyring: Keyring) -> None:
         self._reader = reader
         self.keyring = keyring
-        self._fingerprints: dict[Secret, tuple[str, ...]] = {}
+        self._fingerprints: dict[SecretReference, tuple[Secret, tuple[str, ...]]] = {}
         self._refresh_known: dict[tuple[str, str], bytes] = {}
 
     def learn_all(self, connection: Connection, registry: Registry) -> None:
@@ -85,7 +85,7 @@ class Vault:
                 case CredentialKind.KEY:
                     assert credential.reference is not None
                     secret = self._reader.read(credential.reference)
-                    return Readable(credential, secret, self._fingerprints_of(secret))
+                    return Readable(credential, secret, self._fingerprints_of(credential.reference, secret))
                 case CredentialKind.OAUTH:
                     return self._open_login(connection, credential, now)
         except SecretUnreadable as exc:
@@ -109,20 +109,21 @@ class Vault:
         )
 
     def _access_of(self, sealed: SealedTokens) -> Secret:
-        """Return a login's access token; the redactor then knows it, and the refresh token with it."""
+        """Return a login's access token; the redactor then knows both tokens, until others stand there."""
         login, refresh = (sealed.provider, sealed.label), sealed.refresh_token
         if refresh is not None and self._refresh_known.get(login) != refresh:
             with suppress(SecretUnreadable):
-                self._reader.learn(self.keyring.unseal(refresh))
+                self._reader.learn(self.keyring.unseal(refresh), at=(*login, "refresh"))
             self._refresh_known[login] = refresh
         access = self.keyring.unseal(sealed.access_token)
-        self._reader.learn(access)
+        self._reader.learn(access, at=(*login, "access"))
         return access
 
-    def _fingerprints_of(self, secret: Secret) -> tuple[str, ...]:
-        if secret not in self._fingerprints:
-            self._fingerprints[secret] = self.keyring.fingerprints(secret)
-        return self._fingerprints[secret]
+    def _fingerprints_of(self, reference: SecretReference, secret: Secret) -> tuple[str, ...]:
+        known = self._fingerprints.get(reference)
+        if known is None or known[0] != secret:
+            known = self._fingerprints[reference] = (secret, self.keyring.fingerprints(secret))
+        return known[1]
 
 
 def way_in(credential: Credential) -> str:

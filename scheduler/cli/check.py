@@ -1,5 +1,6 @@
 """`promptd check`: everything that is wrong, in one go. Starts nothing and creates nothing."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -16,7 +17,9 @@ from scheduler.cli.context import Context
 from scheduler.cli.edge import ExitCode
 from scheduler.cli.secrets import look, own_key_missing, used_providers
 from scheduler.cli.tables import View, shown
+from scheduler.config.gather import worded
 from scheduler.config.settings import Settings
+from scheduler.doctor import files
 
 
 @click.command("check")
@@ -34,6 +37,7 @@ def check(context: Context) -> View:
     except ConfigError as exc:
         return _faulty(exc)
     unreadable = unusable_secrets(context)
+    warnings = [*settings.warnings, *secrets_for_everybody(context)]
     readable = not unreadable
     providers = used_providers(context)
     counts = (
@@ -42,8 +46,8 @@ def check(context: Context) -> View:
     summary = f"{settings.source}: {counts} are configured"
     verdict = "everything can be read" if readable else "what is named above cannot be used now"
     return View(
-        {**_shape(context), "ok": readable, "unreadable": unreadable},
-        ["\n".join([*_lines(settings.warnings, unreadable), f"{summary}; {verdict}"])],
+        {**_shape(context), "ok": readable, "warnings": warnings, "unreadable": unreadable},
+        ["\n".join([*_lines(warnings, unreadable), f"{summary}; {verdict}"])],
         code=ExitCode.DONE if readable else ExitCode.FAILED,
     )
 
@@ -58,6 +62,13 @@ def unusable_secrets(context: Context) -> list[dict[str, Any]]:
     return unreadable + [
         _unread("", each.kept.key, str(each.kept.reference), each.why) for each in unusable(context)
     ]
+
+
+def secrets_for_everybody(context: Context) -> list[str]:
+    """Return a warning for each file of a secret that everybody may read; raises ConfigError."""
+    named = context.loaded.secret_files
+    loose = files.secrets_for_everybody(named, files=context.secret_files, environ=context.environ)
+    return [worded(*named[file], text) for file, text in loose]
 
 
 def _check_places(settings: Settings) -> None:
@@ -82,7 +93,7 @@ def _shape(context: Context) -> dict[str, Any]:
         "providers": sorted(used_providers(context)),
         "targets": sorted(settings.delivery),
         "faults": [],
-        "warnings": list(settings.warnings),
+        "warnings": [],
         "unreadable": [],
     }
 
@@ -112,7 +123,7 @@ def _fault(fault: Fault) -> dict[str, Any]:
     }
 
 
-def _lines(warnings: tuple[str, ...], unreadable: list[dict[str, Any]]) -> list[str]:
+def _lines(warnings: Sequence[str], unreadable: list[dict[str, Any]]) -> list[str]:
     said = [
         f"{' '.join(filter(None, (each['provider'], each['label'])))}: {each['why']}" for each in unreadable
     ]
@@ -121,7 +132,7 @@ def _lines(warnings: tuple[str, ...], unreadable: list[dict[str, Any]]) -> list[
 
 def _check_secret_key(context: Context) -> None:
     """Raise ConfigError for a secret_key that can be read and will not do; others are told later."""
-    reader = SecretReader(context.environ, context.redactor)
+    reader = SecretReader(context.environ, context.redactor, files=context.secret_files)
     settings = context.settings
     try:
         keys = [reader.read(reference) for reference in settings.secret_keys]

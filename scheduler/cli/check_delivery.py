@@ -17,7 +17,7 @@ _UNFIT = "Apprise cannot use this URL; compare it with what its documentation sa
 
 def unusable(context: Context) -> Iterator[Unusable]:
     """Yield every secret of deliveries and heartbeats that cannot be used now, and why."""
-    reader = SecretReader(context.environ, context.redactor)
+    reader = SecretReader(context.environ, context.redactor, files=context.secret_files)
     for kept in kept_by(context.settings):
         value = read(kept, reader)
         if isinstance(value, Unusable):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from jobs.names import ProviderName
     from jobs.providers.registry import Registry
+    from jobs.providers.secret_files import SecretFiles
     from scheduler.config.loader import Loaded
     from scheduler.config.settings import Settings
 
@@ -56,6 +57,13 @@ class Context:
         if self.in_force is not None:
             return loader.load_in_force(path, self.in_force, environ=self.environ, now=now)
         return loader.load_with_origins(path, environ=self.environ, now=now, strict=self.strict)
+
+    @cached_property
+    def secret_files(self) -> "SecretFiles":
+        """What reads files of secrets: a disk that hangs is waited for once in an invocation."""
+        from jobs.providers.secret_files import SecretFiles
+
+        return SecretFiles()
 
     @property
     def carried(self) -> bool:

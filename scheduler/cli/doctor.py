@@ -12,9 +12,10 @@ from typing import Any
 import click
 
 from jobs import clock
-from jobs.errors import ConfigError, PromptdError
+from jobs.errors import ConfigError, PromptdError, Unavailable
 from scheduler import __version__
 from scheduler.cli import remote
+from scheduler.cli.check import secrets_for_everybody
 from scheduler.cli.context import Context, pass_context
 from scheduler.cli.doctor_looks import Looks, looks_inside, looks_outside
 from scheduler.cli.edge import ExitCode
@@ -78,11 +79,12 @@ def _configuration(context: Context) -> tuple[Settings | None, list[Finding]]:
     name = "configuration"
     try:
         settings = context.settings
-    except ConfigError as exc:
+    except (ConfigError, Unavailable) as exc:
         first, *others = str(exc).splitlines()
         more = f" (and {len(others)} more)" if others else ""
         return None, [Finding.fault(name, f"{first}{more}", "run `promptd check`, which names every fault")]
-    found = [Finding.warning(name, warning, "see `promptd check`") for warning in settings.warnings]
+    warnings = [*settings.warnings, *secrets_for_everybody(context)]
+    found = [Finding.warning(name, warning, "see `promptd check`") for warning in warnings]
     return settings, found or [Finding.ok(name, f"{settings.source}: {len(settings.jobs)} jobs")]
 
 

@@ -126,7 +126,8 @@ def _files(looks: Looks) -> Iterator[Finding]:
             break
     if looks.settings is not None:
         for reference in looks.settings.secret_keys:
-            yield from files.key(reference, looks.state_dir)
+            reader, environ = looks.context.secret_files, looks.context.environ
+            yield from files.key(reference, looks.state_dir, secret_files=reader, environ=environ)
     if looks.database is not None:
         yield from files.database(looks.database, looks.state_dir)
         yield from files.backups(looks.database)

@@ -34,7 +34,7 @@ class Look:
 
 def look(context: Context) -> Look:
     """Return the vault of the configuration; where its secret_key cannot be read, one with a passing key."""
-    reader = SecretReader(context.environ, context.redactor)
+    reader = SecretReader(context.environ, context.redactor, files=context.secret_files)
     trouble = None
     try:
         keyring = Keyring([reader.read(key) for key in context.settings.secret_keys])

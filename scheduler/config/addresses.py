@@ -24,13 +24,17 @@ _FOR_FEW = "let few read it, such as with `chmod 640`"
 
 @dataclass(slots=True)
 class Addresses:
-    """Settles what may be a secret; whether others may read a file is looked at once."""
+    """Settles what may be a secret; whether others may read a file of the configuration is looked at once.
+
+    `secret_files` are those that hold secrets, with the first place that names each. Nobody looks at them
+    here: their disks may hang, and no daemon waits for that to know its configuration.
+    """
 
     places: Places
     faults: Faults
+    secret_files: dict[Path, tuple[Document, KeyPath]] = field(default_factory=dict)
     _read_by_others: dict[Document, bool] = field(default_factory=dict)
     _told: set[tuple[Document, KeyPath]] = field(default_factory=set)
-    _files: set[Path] = field(default_factory=set)
 
     def kept(self, text: str) -> SecretReference:
         """Return where a text is kept: where it says, or right here."""
@@ -76,16 +80,9 @@ class Addresses:
             self.warn_readers(document, path, _BY_REFERENCE if by_reference else _FOR_FEW)
 
     def look(self, document: Document, path: KeyPath, reference: SecretReference) -> SecretReference:
-        """Return a reference; warn of a file that others may read: it is used all the same.
-
-        A container's secrets are such files, unless it is told otherwise.
-        """
-        file = Path(reference.name)
-        if reference.scheme == "file" and not self.places.files.alone and file not in self._files:
-            self._files.add(file)
-            if _may_be_read(file):
-                text = f"names a secret that everybody may read; unless that is meant, run `chmod o-r {file}`"
-                self.faults.warn(document, path, text)
+        """Return a reference; note the file that it names for whoever looks at who may read it."""
+        if reference.scheme == "file":
+            self.secret_files.setdefault(Path(reference.name), (document, path))
         return reference
 
     def warn_readers(self, document: Document, path: KeyPath, mend: str = _BY_REFERENCE) -> None:
@@ -111,12 +108,3 @@ def _is_read_by_others(document: Document) -> bool:
     except OSError:
         mode = _MODE_OF_A_NEW_FILE
     return bool(mode & stat.S_IROTH)
-
-
-def _may_be_read(file: Path) -> bool:
-    """Say whether everybody may read a file; False for what is none, or not there yet."""
-    try:
-        mode = file.stat().st_mode
-    except (OSError, ValueError):
-        return False
-    return stat.S_ISREG(mode) and bool(mode & stat.S_IROTH)

@@ -14,10 +14,13 @@ _MOST_NAMED = 3
 
 
 def check_files(settings: Settings, document: Document, faults: Faults) -> None:
-    """Note files that no result may replace; warn of those in which results or notices replace each other."""
+    """Note files that no result may replace; warn of those in which results or notices replace each other.
+
+    No disk of a secret is asked: what links lead to one is known when it is written to.
+    """
     own, files = settings.own_files(), dict(_files(settings))
     for name, target in files.items():
-        taken = own.taken_by(target.base / example(target.template))
+        taken = own.taken_by(target.base / example(target.template), asks_secrets=False)
         if taken is not None:
             wrong, _, mend = taken.partition("; ")
             faults.add(document, _path(name), wrong, f"{mend}, such as out/{{job}}/{{run_id}}.md")

@@ -51,11 +51,16 @@ class Faults:
 
     def warn(self, document: Document, path: KeyPath, text: str) -> None:
         """Note something that works and is not wise; what many jobs inherit is told once."""
-        line, column = document.place(path)
-        warning = f"{document.file}:{line}:{column}: {dotted(path)}: {text}"
+        warning = worded(document, path, text)
         if warning not in self._warned:
             self._warned.add(warning)
             self.warnings.append(warning)
+
+
+def worded(document: Document, path: KeyPath, text: str) -> str:
+    """Return a warning with its place before it."""
+    line, column = document.place(path)
+    return f"{document.file}:{line}:{column}: {dotted(path)}: {text}"
 
 
 def dotted(path: KeyPath) -> str:

@@ -31,12 +31,13 @@ from scheduler.config.yaml_tree import KeyPath
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Settings, and the files and rows that they were made of."""
+    """Settings, and the files and rows that they were made of; `secret_files` with what names each first."""
 
     settings: Settings
     document: Document
     file: ConfigFile
     written: tuple[WrittenJob, ...]
+    secret_files: Mapping[Path, tuple[Document, KeyPath]]
 
 
 def load(path: Path, *, environ: Mapping[str, str], now: datetime, strict: bool = False) -> Settings:
@@ -124,7 +125,7 @@ class _Reading:
         if not self.places.files.alone:
             check_files(settings, self.document, self.faults)
         settings = replace(settings, warnings=tuple(self.faults.warnings))
-        return Loaded(settings, self.document, file, written)
+        return Loaded(settings, self.document, file, written, MappingProxyType(addresses.secret_files))
 
     def _settings(
         self, file: ConfigFile, written: tuple[WrittenJob, ...], chains: Chains, now: datetime

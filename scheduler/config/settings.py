@@ -153,8 +153,8 @@ class Settings:
         kept = {Path(each.name) for each in named if each.scheme == "file"}
         file = self.database.removeprefix(_SQLITE)
         database = () if file == self.database else (Path(file),)
-        files = (self.source, *database, *sorted(kept))
-        return OwnFiles(self.state_dir, files, self.jobs_dir, self._prompt_files())
+        files, prompts = (self.source, *database), self._prompt_files()
+        return OwnFiles(self.state_dir, files, self.jobs_dir, prompts, tuple(sorted(kept)))
 
     def _prompt_files(self) -> tuple[Path, ...]:
         jobs = (job.job for job in self.jobs.values())

@@ -9,7 +9,7 @@ from typing import Any
 
 from yaml import MappingNode, Node, ScalarNode, SequenceNode
 
-from jobs.errors import ConfigError, Fault
+from jobs.errors import OUT_OF_REACH, ConfigError, Fault, Unavailable
 from scheduler.config.yaml_tree import KeyPath, Mistake, Unreadable, parse
 
 LARGEST = 4 * 1024 * 1024
@@ -86,7 +86,10 @@ class Files:
     texts: dict[Path, str] = field(default_factory=dict)
 
     def read(self, file: Path) -> tuple[Document, list[Mistake]]:
-        """Return one YAML file and what is wrong with it; raises ConfigError when it is no YAML at all."""
+        """Return one YAML file and what is wrong with it; raises ConfigError when it is no YAML at all.
+
+        Raises Unavailable where only its disk is to blame.
+        """
         try:
             text = self._text(file)
             data, root, mistakes = parse(text)
@@ -129,7 +132,10 @@ def _text(file: Path) -> str:
 
 
 def _content(file: Path) -> bytes:
-    """Return the bytes of a regular file of at most 4 MiB; its size is looked at before it is read."""
+    """Return the bytes of a regular file of at most 4 MiB; its size is looked at before it is read.
+
+    Raises Unavailable where only its disk is to blame.
+    """
     try:
         facts = file.stat()
         if not stat.S_ISREG(facts.st_mode):
@@ -144,6 +150,8 @@ def _content(file: Path) -> bytes:
             Mistake(0, 0, "does not exist", "write it with `promptd init`, or name another")
         ) from None
     except (OSError, ValueError) as exc:
+        if isinstance(exc, OSError) and exc.errno in OUT_OF_REACH:
+            raise Unavailable(f"{file} cannot be read: {exc.strerror}; look after its disk") from exc
         why = exc.strerror if isinstance(exc, OSError) and exc.strerror else "its name cannot be used"
         raise Unreadable(Mistake(0, 0, f"cannot be read: {why}", "check its path and permissions")) from None
     if len(content) > LARGEST:

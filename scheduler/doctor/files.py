@@ -1,15 +1,18 @@
 """Who may read and change what: state directory, database, keys, control socket, backups, configuration."""
 
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from jobs.credential import SecretReference
-from jobs.errors import Fault
+from jobs.errors import Fault, SecretDelayed, SecretUnreadable
+from jobs.providers.secret_files import SecretFiles
 from jobs.store import file_modes
 from scheduler.doctor.finding import Finding
 
 MOST_BACKUPS = 10
+_HANDED_OVER = (Path("/run/secrets"), Path("/var/run/secrets"), Path("/run/credentials"))
 NO_KEYS = ("no-key-required",)
 _OF_STRANGERS = stat.S_IRWXO
 _BY_REFERENCE = (
@@ -65,11 +68,23 @@ def database(path: Path, state_dir: Path | None = None) -> Iterator[Finding]:
         yield Finding.ok("database files", f"{path} is its owner's alone")
 
 
-def key(reference: SecretReference, state_dir: Path) -> Iterator[Finding]:
-    """Judge the file of a secret_key; one that is kept elsewhere may have whatever mode its keeper wants."""
+def key(
+    reference: SecretReference, state_dir: Path, *, secret_files: SecretFiles, environ: Mapping[str, str]
+) -> Iterator[Finding]:
+    """Judge the file of a secret_key; one that is kept elsewhere may have whatever mode its keeper wants.
+
+    Nothing is looked at on a disk that gives no answer.
+    """
     if reference.scheme != "file":
         return
     path = Path(reference.name)
+    try:
+        secret_files.read(path)
+    except SecretDelayed as exc:
+        yield Finding.unknown("secret key", f"{path}: {exc}")
+        return
+    except (OSError, SecretUnreadable):  # told with the other secrets
+        pass
     if not path.exists():
         yield Finding.unknown("secret key", f"{path} is not there yet; `promptd start` makes its own")
         return
@@ -78,9 +93,36 @@ def key(reference: SecretReference, state_dir: Path) -> Iterator[Finding]:
         yield Finding.ok("secret key", f"{path} is its owner's alone")
     elif path.parent == state_dir:
         yield from _told("secret key", faults)
+    elif is_handed_over(path, environ):
+        yield Finding.ok("secret key", f"{path} is what this service was handed")
     else:
         for fault in faults:
             yield Finding.warning("secret key", f"{fault.file} {fault.wrong}", fault.mend)
+
+
+def secrets_for_everybody(
+    named: Iterable[Path], *, files: SecretFiles, environ: Mapping[str, str]
+) -> Iterator[tuple[Path, str]]:
+    """Yield each file of a secret that everybody may read, and what to say of it; it is used all the same.
+
+    Not one that a container or the service manager has put where none but the service comes. One that cannot
+    be read, or whose disk gives no answer, is told with the secrets.
+    """
+    for file in named:
+        with suppress(OSError, ValueError, SecretUnreadable):
+            if not is_handed_over(file, environ) and files.read(file).mode & stat.S_IROTH:
+                mend = f"unless that is meant, run `chmod o-r {file}`"
+                yield file, f"names a secret that everybody may read; {mend}"
+
+
+def is_handed_over(file: Path, environ: Mapping[str, str]) -> bool:
+    """Say whether a secret lies where Docker, Kubernetes or systemd puts those of a service.
+
+    Docker and Kubernetes write them for everybody, in the container's own name space (docs.docker.com,
+    "Manage sensitive data with Docker secrets"); systemd in a directory for the unit (systemd.exec(5)).
+    """
+    own = environ.get("CREDENTIALS_DIRECTORY")
+    return any(place in file.parents for place in (*_HANDED_OVER, *([Path(own)] if own else ())))
 
 
 def socket(path: Path) -> Iterator[Finding]:

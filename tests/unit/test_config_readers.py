@@ -1,18 +1,24 @@
 """What of the providers' secrets others may read is warned of; and what `config show` prints of commands."""
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
+from scheduler.cli.check import secrets_for_everybody
+from scheduler.cli.context import Context
 from scheduler.config.effective import effective
 from scheduler.config.loader import load, load_with_origins
 from scheduler.config.schema import CommandRow
+from scheduler.doctor.files import is_handed_over
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
 TOKEN = "Qx7rT2mZ9pLk"
 CUSTOM = 'model: {{provider: custom, base_url: "http://localhost:8080/v1", model: m, api_key: {key}}}\n'
+NOWHERE: Mapping[str, str] = MappingProxyType({})
 JOB = "timezone: UTC\njobs: [{name: a, schedule: null, prompt: hi}]\n"
 
 
@@ -24,6 +30,12 @@ def warnings(tmp_path: Path, text: str, *, mode: int = 0o644) -> list[str]:
     found = load(file, environ={}, now=NOW).warnings
     assert not any(TOKEN in each for each in found)
     return [each.split(": ", 1)[1] for each in found]
+
+
+def warnings_of_files(tmp_path: Path, environ: Mapping[str, str] = NOWHERE) -> list[str]:
+    """Return what is said of the files of secrets in the configuration written last, each from its key on."""
+    context = Context(config=tmp_path / "promptd.yaml", environ=environ)
+    return [each.split(": ", 1)[1] for each in secrets_for_everybody(context)]
 
 
 HEADERS = f"""\
@@ -78,13 +90,41 @@ def test_a_secrets_file_that_everybody_may_read_is_warned_of_once(
     file.write_text(TOKEN)
     text = text.replace("FILE", str(file))
     file.chmod(0o644)
-    (told,) = warnings(tmp_path, text)
+    assert warnings(tmp_path, text) == []
+    (told,) = warnings_of_files(tmp_path)
     assert told.startswith(f"{key}: names a secret that everybody may read; ")
     assert f"`chmod o-r {file}`" in told
     file.chmod(0o600)
-    assert warnings(tmp_path, text) == []
+    assert warnings_of_files(tmp_path) == []
     file.unlink()
-    assert warnings(tmp_path, text) == []
+    assert warnings_of_files(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "there"),
+    [
+        ("/run/secrets/key", True),
+        ("/var/run/secrets/team/key", True),
+        ("/run/credentials/promptd.service/key", True),
+        ("/run/secrets.d/key", False),
+        ("/etc/key", False),
+    ],
+)
+def test_what_a_container_or_the_service_manager_hands_over_may_be_for_everybody(
+    file: str, there: bool
+) -> None:
+    assert is_handed_over(Path(file), {}) is there
+
+
+def test_nothing_is_said_of_a_file_in_the_units_own_directory_of_credentials(tmp_path: Path) -> None:
+    file = tmp_path / "given" / "key"
+    file.parent.mkdir()
+    file.write_text(TOKEN)
+    file.chmod(0o444)
+    assert warnings(tmp_path, OF_A_PROVIDER.replace("FILE", str(file))) == []
+
+    assert len(warnings_of_files(tmp_path)) == 1
+    assert warnings_of_files(tmp_path, {"CREDENTIALS_DIRECTORY": str(file.parent)}) == []
 
 
 @pytest.mark.parametrize("key", ["condition", "gather"])

@@ -7,8 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from support.hung import hung
 
 from jobs.credential import SecretReference
+from jobs.providers.secret_files import SecretFiles
 from scheduler.doctor import files, ledger, surroundings, times, unit
 from scheduler.doctor.finding import Finding, Level
 
@@ -237,11 +239,25 @@ def test_a_key_that_is_kept_elsewhere_may_have_the_mode_that_its_keeper_gave_it(
     path = tmp_path / "secret.key"
     path.touch(0o600)
     reference = SecretReference("file", str(path))
-    assert levels(files.key(reference, tmp_path)) == [Level.OK]
+
+    def judged(reference: SecretReference, state_dir: Path, **environ: str) -> list[Level]:
+        return levels(files.key(reference, state_dir, secret_files=SecretFiles(), environ=environ))
+
+    assert judged(reference, tmp_path) == [Level.OK]
     path.chmod(0o444)
-    assert levels(files.key(reference, tmp_path)) == [Level.FAULT]
-    assert levels(files.key(reference, tmp_path / "state")) == [Level.WARNING]
-    assert levels(files.key(SecretReference("env", "KEY"), tmp_path)) == []
+    assert judged(reference, tmp_path) == [Level.FAULT]
+    assert judged(reference, tmp_path / "state") == [Level.WARNING]
+    assert judged(reference, tmp_path / "state", CREDENTIALS_DIRECTORY=str(tmp_path)) == [Level.OK]
+    assert judged(SecretReference("env", "KEY"), tmp_path) == []
+
+
+def test_a_key_whose_disk_gives_no_answer_is_looked_at_no_further(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.touch(0o644)
+    with hung(path):
+        reference, reader = SecretReference("file", str(path)), SecretFiles(0.1)
+        (found,) = files.key(reference, tmp_path, secret_files=reader, environ={})
+    assert (found.level, f"{path}: its disk gave no answer" in found.seen) == (Level.UNKNOWN, True)
 
 
 def test_a_control_socket_that_everybody_may_write_to_is_a_fault(tmp_path: Path) -> None:

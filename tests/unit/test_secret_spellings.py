@@ -4,11 +4,11 @@ import base64
 import html
 import json
 import random
-import time
 from collections.abc import Callable
 from urllib.parse import quote, quote_plus
 
 import pytest
+from support.work import Read
 
 from jobs.secret import MOST_TOKENS, Phrase, Redactor, Secret, Token
 
@@ -160,29 +160,24 @@ def test_a_phrase_is_found_encoded_as_a_whole_and_not_begun() -> None:
 def test_of_tokens_that_follow_each_other_the_latest_are_known_and_keys_stay() -> None:
     redactor = Redactor()
     redactor.learn([Secret(KEY), Token("token-first-0"), Token("token-idle-00")])
-    for number in range(MOST_TOKENS - 1):
+    for number in range(MOST_TOKENS + 50):
         redactor.learn([Token(f"token-{number}-later"), Token("token-first-0")])
 
-    assert redactor.own(f"{KEY} token-first-0 token-0-later") == "[secret] [secret] [secret]"
-    assert redactor.own("token-idle-00") == "token-idle-00"
+    assert redactor.own(f"{KEY} token-first-0 token-51-later") == "[secret] [secret] [secret]"
+    assert redactor.own("token-idle-00 token-0-later") == "token-idle-00 token-0-later"
 
     redactor.learn([Token("token-idle-00")])
     assert redactor.own("token-idle-00 token-0-later") == "[secret] token-0-later"
 
 
-def test_a_text_is_searched_for_fifty_keys_in_all_spellings_about_as_soon_as_one_by_one_for_the_keys() -> (
+def test_a_text_is_searched_for_fifty_keys_in_all_spellings_with_less_than_one_look_at_each_character() -> (
     None
 ):
+    """Of some 450 spellings; to seek the keys alone one by one takes fifty looks at each."""
     some = random.Random(3)
-    keys = [f"sk-{some.getrandbits(192):048x}" for _ in range(50)]
     redactor = Redactor()
-    redactor.learn(map(Secret, keys))
-    text = "The quick brown fox is no secret. " * 30_000
+    redactor.learn(Secret(f"sk-{some.getrandbits(192):048x}") for _ in range(50))
+    text = Read("The quick brown fox is no secret. " * 10_000)
 
-    def seconds(search: Callable[[str], object]) -> float:
-        started = time.process_time()
-        search(text)
-        return time.process_time() - started
-
-    one_by_one = min(seconds(lambda text: [key for key in keys if key in text]) for _ in range(5))
-    assert min(seconds(redactor.own) for _ in range(5)) < 3 * one_by_one
+    assert redactor.own(text) == text
+    assert 0 < text.looked_at < len(text)

@@ -9,7 +9,7 @@ import pytest
 from jobs.credential import SecretReference
 from jobs.errors import SecretUnreadable
 from jobs.providers.secrets import Keyring, SecretReader, make_secret_key
-from jobs.secret import Redactor, Secret
+from jobs.secret import MOST_FORMER, Redactor, Secret
 
 OLD, NEW = Secret("o" * 40), Secret("n" * 40)
 
@@ -64,6 +64,20 @@ def test_everything_read_is_known_to_the_redactor() -> None:
     SecretReader({"KEY": "planted-value"}, redactor).read(SecretReference("env", "KEY"))
 
     assert redactor.clean("said planted-value") == "said [secret]"
+
+
+def test_of_a_secret_that_is_rotated_again_and_again_the_latest_are_known() -> None:
+    """What the redactor keeps does not grow with each; that of others is known all the time."""
+    environ, redactor = {"OTHER": "of-another-place"}, Redactor()
+    secrets = SecretReader(environ, redactor)
+    secrets.read(SecretReference("env", "OTHER"))
+    for number in range(5 * MOST_FORMER):
+        environ["KEY"] = f"value-{number:02}"
+        secrets.read(SecretReference("env", "KEY"))
+        redactor.own("")
+
+    assert redactor.own("value-99 value-79 of-another-place") == "[secret] [secret] [secret]"
+    assert redactor.own("value-00 value-01") == "value-00 value-01"
 
 
 @pytest.mark.parametrize("text", ["", "sk-abc", "env:", "vault:planted", ":planted"])
