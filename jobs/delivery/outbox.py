@@ -296,12 +296,12 @@ class Outbox:
     def _goes_on(self, target: str, verdict: Verdict, seconds: float) -> bool:
         """Remember whether a target answers; return whether the next delivery may follow at once.
 
-        One that has hung and will be tried again is left alone.
+        One that has hung is left alone until it is tried again, unless it answered the time before.
         """
         hung = verdict.state is not DeliveryState.DELIVERED and seconds >= self._hangs_after
-        answers = not hung and target in self._ways.targets
+        answers, answered = not hung and target in self._ways.targets, target in self._answers
         (self._answers.add if answers else self._answers.discard)(target)
-        if not hung or verdict.again_at is None:
+        if not hung or answered or verdict.again_at is None:
             return True
         wait = (verdict.again_at - clock.utcnow()).total_seconds()
         self._paused[target] = clock.monotonic() + min(wait, LONGEST_PAUSE)

@@ -97,6 +97,20 @@ async def test_a_first_try_goes_before_those_that_have_failed_when_everybody_is_
             await sender.until(lambda found: found[-1].state == "delivered")
 
 
+async def test_a_target_that_hangs_now_and_then_is_not_left_alone_for_that(database: str) -> None:
+    """What comes behind it would wait for that one's next try, and more would come meanwhile than is sent."""
+    async with HttpPeer(ACCEPTS, stalled(), ACCEPTS) as peer:
+        target = hook(peer, timeout=1)
+        async with sending(database, target, wait=HOUR, hangs_after=HANGS_AFTER) as sender:
+            await sender.finished("hook")
+            await sender.all_are("delivered")
+            await sender.finished("hook")
+            await sender.finished("hook")
+            await sender.all_are("delivered", "pending", "delivered")
+
+    assert len(peer.taken) == 3
+
+
 def tried_once(connection: Connection) -> None:
     """Let everything but the inbox's have been tried once, in vain."""
     these = update(table).where(table.c.target != "inbox")
