@@ -8,12 +8,12 @@ from pathlib import Path
 from jobs.credential import SecretReference
 from jobs.errors import Fault, SecretDelayed, SecretUnreadable
 from jobs.providers.secret_files import SecretFiles
+from jobs.secret import is_placeholder
 from jobs.store import file_modes
 from scheduler.doctor.finding import Finding
 
 MOST_BACKUPS = 10
 _HANDED_OVER = (Path("/run/secrets"), Path("/var/run/secrets"), Path("/run/credentials"))
-NO_KEYS = ("no-key-required",)
 _OF_STRANGERS = stat.S_IRWXO
 _BY_REFERENCE = (
     "keep them elsewhere: write env:NAME, file:PATH, or for a unit with LoadCredential= systemd:NAME "
@@ -163,7 +163,7 @@ def configuration(files: Sequence[Path], keys: Sequence[SecretReference]) -> Ite
     Its URLs and header values are judged as it is read: what seems to be a secret is one of its warnings.
     """
     name = "configuration files"
-    written = [each for each in keys if each.scheme == "literal" and each.name not in NO_KEYS]
+    written = [each for each in keys if each.scheme == "literal" and not is_placeholder(each.name.strip())]
     if not written:
         yield Finding.ok(name, "no provider's key stands in them")
         return
