@@ -263,13 +263,14 @@ class Outbox:
             logger.info("delivery %d begins anew: the target %s has changed", claimed.id, claimed.target)
             await self._store.insist(deliveries.give_back, self._instance_id, only=claimed)
             return False
-        settled = await self._store.insist(deliveries.settle, claimed, verdict, now=clock.utcnow())
-        if settled:
+        same = self._ways.version(claimed.target) == version
+        goes_on = same and self._goes_on(claimed.target, verdict, clock.monotonic() - began)
+        # noted before anybody can see it: who sees a failure and asks for another try is not overruled
+        if await self._store.insist(deliveries.settle, claimed, verdict, now=clock.utcnow()):
             self._events.emit(_told(claimed, verdict))
         else:
             logger.warning("delivery %d was taken over by another process meanwhile", claimed.id)
-        same = self._ways.version(claimed.target) == version
-        return same and self._goes_on(claimed.target, verdict, clock.monotonic() - began)
+        return goes_on and self._ways.version(claimed.target) == version
 
     async def _sent(self, claimed: ClaimedDelivery) -> bool:
         """Send a delivery; raises Undeliverable. Returns False where its target changed meanwhile."""
@@ -309,8 +310,7 @@ class Outbox:
 
     def _verdict(self, claimed: ClaimedDelivery, refused: Undeliverable) -> Verdict:
         why = self._ways.tools.redactor.clean(str(refused)[:_LONGEST_WORDS])[:LONGEST_ERROR]
-        failures, now = claimed.failures + 1, clock.utcnow()
-        return verdict_of(refused, why, failures=failures, now=now, waits=self._waits)
+        return verdict_of(refused, why, failures=claimed.failures + 1, now=clock.utcnow(), waits=self._waits)
 
 
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")

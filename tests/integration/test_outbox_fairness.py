@@ -111,6 +111,19 @@ async def test_a_target_that_hangs_now_and_then_is_not_left_alone_for_that(datab
     assert len(peer.taken) == 3
 
 
+async def test_who_sees_a_failure_and_asks_for_the_next_is_not_overruled(database: str) -> None:
+    """The failure is told first, and whoever hears of it may have mended the target at once."""
+    async with HttpPeer(stalled(), ACCEPTS) as peer:
+        target = hook(peer, timeout=1)
+        async with sending(database, target, wait=HOUR, hangs_after=HANGS_AFTER) as sender:
+            sender.listen(lambda _event: sender.outbox.hasten())
+            await sender.finished("hook")
+            await sender.finished("hook")
+            await sender.all_are("pending", "delivered")
+
+    assert len(peer.taken) == 2
+
+
 def tried_once(connection: Connection) -> None:
     """Let everything but the inbox's have been tried once, in vain."""
     these = update(table).where(table.c.target != "inbox")
