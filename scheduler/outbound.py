@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from jobs.credential import SecretReference
 from jobs.delivery.alerts import Alerts, Watched
 from jobs.delivery.heartbeat import Heartbeats
-from jobs.delivery.outbox import Outbox, Ways
+from jobs.delivery.outbox import LOOKS_EVERY, Outbox, Ways
 from jobs.events import Event, RunRecovered
 from scheduler import delivery_secrets
 from scheduler.app import App
@@ -22,9 +22,21 @@ logger = logging.getLogger(__name__)
 class Outbound:
     """Makes the parts of one daemon and keeps them at work: one that breaks is told of, and begun again."""
 
-    def __init__(self, app: App, *, begun_again_after: float = BEGUN_AGAIN_AFTER) -> None:
+    def __init__(
+        self,
+        app: App,
+        *,
+        begun_again_after: float = BEGUN_AGAIN_AFTER,
+        looks_every: float = LOOKS_EVERY,
+    ) -> None:
         self._app, self._pause = app, begun_again_after
-        self._outbox = Outbox(app.store, app.events, ways_of(app), instance_id=app.workshop.instance_id)
+        self._outbox = Outbox(
+            app.store,
+            app.events,
+            ways_of(app),
+            instance_id=app.workshop.instance_id,
+            looks_every=looks_every,
+        )
         self._alerts = Alerts(
             app.store,
             app.events,

@@ -112,8 +112,10 @@ class Retention:
         newest = await self._app.store.read(_newest)
         if self._is_due(newest):
             await self._quiet()
+            limits = self._app.settings.limits
             self._tell(await self.prune())
-            self._pruned_at, self._newest = clock.monotonic(), newest
+            if self._app.settings.limits == limits:  # else some jobs were pruned by those of before
+                self._pruned_at, self._newest = clock.monotonic(), newest
         self._watch_log()
 
     def _is_due(self, newest: int) -> bool:

@@ -48,8 +48,16 @@ class Alerts:
     """Judges what is wrong, and writes what is to be told. `wake` is called when deliveries were written."""
 
     def __init__(
-        self, store: Store, events: Events, watched: Watched, *, wake: Callable[[], None], instance_id: int
+        self,
+        store: Store,
+        events: Events,
+        watched: Watched,
+        *,
+        wake: Callable[[], None],
+        instance_id: int,
+        every: timedelta = EVERY,
     ) -> None:
+        self._every = every
         self._store, self._events, self._wake, self._instance_id = store, events, wake, instance_id
         self._watched = watched
         self._hurry = asyncio.Event()
@@ -74,7 +82,7 @@ class Alerts:
             except OtherRevision:
                 pass  # nothing is written meanwhile, and whoever looks after the process tells it
             try:
-                async with asyncio.timeout(EVERY.total_seconds()):
+                async with asyncio.timeout(self._every.total_seconds()):
                     await self._hurry.wait()
             except TimeoutError:
                 continue

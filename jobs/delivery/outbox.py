@@ -82,9 +82,11 @@ class Outbox:
         waits: Sequence[timedelta] = WAITS,
         hangs_after: float = HANGS_AFTER,
         leaves_for: timedelta = LEFT_TO_OTHERS,
+        looks_every: float = LOOKS_EVERY,
     ) -> None:
         self._store, self._events, self._instance_id, self._waits = store, events, instance_id, waits
         self._room, self._hangs_after = Room(hangs_after=hangs_after), hangs_after
+        self._ways, self._closed, self._looks_every = ways, False, looks_every
         self._left_alone = LeftAlone(instance_id=instance_id, given_up_after=leaves_for)
         self._lanes: dict[str, asyncio.Task[int]] = {}
         self._sending: dict[str, asyncio.Timeout] = {}
@@ -92,9 +94,7 @@ class Outbox:
         self._answers: set[str] = set()
         self._changed: frozenset[str] = frozenset()
         self._asked = asyncio.Event()
-        self._closed = False
         self._offset: timedelta | None = None
-        self._ways = ways
 
     def take(self, ways: Ways) -> None:
         """Send these ways from now on; what is being sent in a way that is no more is sent anew.
@@ -210,7 +210,7 @@ class Outbox:
             lane = asyncio.create_task(self._lane(seen), name=f"deliveries to {target}")
             self._lanes[target] = lane
             lane.add_done_callback(partial(self._lane_ended, target))
-        waits = [LOOKS_EVERY, *(until - tick for until in self._paused.values())]
+        waits = [self._looks_every, *(until - tick for until in self._paused.values())]
         return min(waits if next_due is None else [*waits, (next_due - now).total_seconds()])
 
     def _lane_ended(self, target: str, lane: "asyncio.Task[int]") -> None:

@@ -96,7 +96,7 @@ class Blame:
             now=now,
             marks=self.marks,
         )
-        self.last = Left(self.target, error_class, failure.message or verdict.rule)
+        self.last = Left(self.target, error_class, failure.message or verdict.rule, now)
         self.tell.settled(attempt, Verdict(error_class, verdict.rule, failure.code), answer, latency)
         self.tell.marked(settled)
         return replace(chosen, step=settled.step)
@@ -120,6 +120,7 @@ class Blame:
     async def unsent(self, readable: Readable, error_class: ErrorClass, message: str) -> Next:
         """Settle a refresh that could not be asked for, as the failure that its credential has earned."""
         self.visit.refused.add(readable.credential.label)
+        now = clock.utcnow()
         settled = await self._services.store.insist(
             record_unsent,
             self._services.vault,
@@ -130,10 +131,10 @@ class Blame:
             Failure(error_class, "*/unanswerable", message),
             onward=self._progress.step_out(error_class),
             habits=self.habits(),
-            now=clock.utcnow(),
+            now=now,
             marks=self.marks,
         )
-        self.last = Left(self.target, error_class, message)
+        self.last = Left(self.target, error_class, message, now)
         self.tell.marked(settled)
         return Next(settled.step)
 

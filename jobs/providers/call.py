@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from jobs import clock
 from jobs.attempt import Attempt, Purpose, Step, Wait
@@ -67,11 +67,12 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """A target that was left without an answer, and why."""
+    """A target that was left without an answer, and why; `at` is the moment by which that was judged."""
 
     target: Target
     error_class: ErrorClass
     message: str
+    at: datetime = field(default_factory=clock.utcnow)
 
 
 class ChainExhausted(PromptdError):

@@ -1,6 +1,7 @@
 """The chain: one loop over targets. A failure to resolve and a failure to answer lead on in one way."""
 
 import asyncio
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
@@ -50,15 +51,18 @@ class Chain:
             if await self._went_on(progress, ended):
                 continue
             waits += 1
-            if waits > MOST_WAITS or not await self._waited(progress, ended):
+            if waits > MOST_WAITS or not await self._waited(progress, left):
                 healing = progress.may_wait(ended.error_class)
                 opening = await self.opening(call.targets[call.first :]) if healing else None
                 raise ChainExhausted([left[index] for index in sorted(left)], opening)
 
-    async def opening(self, targets: tuple[Target, ...]) -> Opening | None:
-        """Return when the first of these targets opens again, if every one is closed for a known time."""
+    async def opening(self, targets: tuple[Target, ...], *, now: datetime | None = None) -> Opening | None:
+        """Return when the first of these targets opens again, if every one is closed for a known time.
+
+        `now` is the moment at which they are to be closed; None is this one.
+        """
         return await self._services.store.insist_on_reading(
-            _opening, self._services, targets, now=clock.utcnow()
+            _opening, self._services, targets, now=now or clock.utcnow()
         )
 
     async def _went_on(self, progress: Progress, ended: Left) -> bool:
@@ -84,16 +88,19 @@ class Chain:
             pass_over, place, call.targets[index], why, Step.NEXT_TARGET, Wait(), clock.utcnow()
         )
 
-    async def _waited(self, progress: Progress, ended: Left) -> bool:
-        """Wait for an opening that lies within the deadline, and go on from there."""
-        call, awaited = progress.call, progress.awaited()
+    async def _waited(self, progress: Progress, left: Mapping[int, Left]) -> bool:
+        """Wait for an opening that lies within the deadline, and go on from there.
+
+        What was closed as it was left, and whose time has passed since, is gone on with at once.
+        """
+        call, awaited, ended = progress.call, progress.awaited(), left[progress.index]
         if not (call.waits and awaited and progress.may_wait(ended.error_class)) or progress.spent:
             return False
         targets = tuple(call.targets[at] for at in awaited)
-        opening = await self.opening(targets)
+        opening = await self.opening(targets, now=left.get(awaited[0], ended).at)
         if opening is None:
             return False
-        seconds = (opening.at - clock.utcnow()).total_seconds()
+        seconds = max(0.0, (opening.at - clock.utcnow()).total_seconds())
         if seconds >= progress.time_left.total_seconds():
             return False
         if call.run_id is not None:

@@ -99,8 +99,10 @@ class _Connection(asyncio.Protocol):
         self.answering = asyncio.get_running_loop().create_task(answering)
 
     async def _answer(self, reply: Reply, head: bytes, body: bytes) -> None:
+        if reply.waits == "to be let go":
+            await self._loopback.freed.wait()
         await asyncio.sleep(reply.delay)
-        if reply.never:
+        if reply.waits == "for ever":
             await asyncio.Event().wait()
         for number, portion in enumerate(reply.portions(head, body)):
             if number:
@@ -192,7 +194,7 @@ class Loopback:
 
     async def start(self) -> None:
         """Listen; raises OSError when the port is taken."""
-        self._news = asyncio.Event()  # of this loop
+        self._news, self.freed = asyncio.Event(), asyncio.Event()  # of this loop
         listen = asyncio.get_running_loop().create_server
         self.server = await listen(lambda: _Connection(self), self.host, self.port, backlog=_BACKLOG)
         self.port = self.server.sockets[0].getsockname()[1]
@@ -231,6 +233,10 @@ class Loopback:
         with self._lock:
             self._scripts[endpoint, key, model] = deque(replies)
 
+    def let_go(self) -> None:
+        """Answer what is held, and hold nothing from now on; from the loop of the server only."""
+        self.freed.set()
+
     @property
     def requests(self) -> list[Received]:
         """All that came in, in order of arrival; what was too large or no HTTP is left out."""
@@ -242,7 +248,7 @@ class Loopback:
         return [one for one in self.requests if endpoint in (None, one.endpoint) and key in (None, one.key)]
 
     async def wait_received(
-        self, number: int, *, endpoint: Endpoint | None = None, key: str | None = None, within: float = 5.0
+        self, number: int, *, endpoint: Endpoint | None = None, key: str | None = None, within: float = 60.0
     ) -> list[Received]:
         """Return such requests as soon as there are `number`; raises TimeoutError after `within` seconds."""
         async with asyncio.timeout(within):

@@ -65,8 +65,7 @@ class Received:
         """Headers by lower-case name, duplicates joined with a comma (RFC 9110, section 5.3)."""
         found: dict[str, str] = {}
         for name, value in self.headers:
-            earlier = found.get(name.lower())
-            found[name.lower()] = value if earlier is None else f"{earlier}, {value}"
+            found[name.lower()] = f"{found[name.lower()]}, {value}" if name.lower() in found else value
         return found
 
     def json(self) -> Any:
@@ -140,7 +139,7 @@ class Reply:
     pause: float = 0.0
     slow_head: bool = False
     cut_after: int | None = None
-    never: bool = False
+    waits: Literal["", "to be let go", "for ever"] = ""
 
     @classmethod
     def text(cls, text: Text, *, finish: Finish = "stop", usage: tuple[int, int] | None = None) -> Self:
@@ -221,7 +220,11 @@ class Reply:
 
     def silent(self) -> Self:
         """The same, but it is never sent: the request was understood, and its answer is lost."""
-        return replace(self, never=True)
+        return replace(self, waits="for ever")
+
+    def held(self) -> Self:
+        """The same, once the server has been told to `let_go`; a delay counts from then on."""
+        return replace(self, waits="to be let go")
 
     def portions(self, head: bytes, body: bytes) -> Iterator[bytes]:
         """Yield what is written, one write each; nothing at all when cut at once."""
@@ -270,8 +273,7 @@ def _chat(received: Received, said: _Said) -> Wire:
     usage = {"prompt_tokens": into, "completion_tokens": out, "total_tokens": into + out}
     common = _common(received, f"chatcmpl-{received.number}", "created")
     if asked.get("stream") is True:
-        options = asked.get("stream_options") or {}
-        counted = usage if options.get("include_usage") else None
+        counted = usage if (asked.get("stream_options") or {}).get("include_usage") else None
         return Wire.events(_chat_events({**common, "object": "chat.completion.chunk"}, said, counted))
     message = {"role": "assistant", "content": said.text, "refusal": None}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": said.finish}
@@ -296,9 +298,8 @@ def _responses(received: Received, said: _Said) -> Wire:
         "input_tokens": into, "input_tokens_details": {"cached_tokens": 0},
         "output_tokens": out, "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": into + out,
     }  # fmt: skip
-    reason = {"incomplete_details": {"reason": said.code}}
     error = {"error": {"code": said.code, "message": said.message}} if said.code else {}
-    cause = reason if said.status == "incomplete" else error
+    cause = {"incomplete_details": {"reason": said.code}} if said.status == "incomplete" else error
     ended = {**begun, **cause, "status": said.status, "usage": usage, "output": _output(received, said)}
     if received.document().get("stream") is True:
         return Wire.events(_responses_events(begun, ended, said))
@@ -325,8 +326,7 @@ def _responses_events(begun: Document, ended: Document, said: _Said) -> Iterator
         steps += [("response.output_text.delta", {**at, "delta": delta}) for delta in said.deltas()]
         steps.append(("response.output_text.done", {**at, "text": said.text}))
         steps.append(("response.output_item.done", {"output_index": 0, "item": item}))
-    steps.append((last, {"response": ended}))
-    for number, (kind, fields) in enumerate(steps):
+    for number, (kind, fields) in enumerate([*steps, (last, {"response": ended})]):
         yield _event({"type": kind, "sequence_number": number, **fields}, kind)
 
 

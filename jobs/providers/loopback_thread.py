@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar
 from jobs.providers.loopback import Loopback
 from jobs.providers.loopback_replies import Endpoint, Received, Reply
 
-_START_STOP = 5.0  # seconds
+_START_STOP = 30.0  # seconds
 
 T = TypeVar("T")
 
@@ -85,8 +85,14 @@ class ThreadedLoopback:
         """Answer such requests with these replies; see `Loopback.script`."""
         self._loopback.script(endpoint, *replies, key=key, model=model)
 
+    def let_go(self) -> None:
+        """Answer what is held; see `Loopback.let_go`."""
+        if self._loop is None:
+            raise RuntimeError("the loopback server does not run: start it first")
+        self._loop.call_soon_threadsafe(self._loopback.let_go)
+
     def wait_received(
-        self, number: int, *, endpoint: Endpoint | None = None, key: str | None = None, within: float = 5.0
+        self, number: int, *, endpoint: Endpoint | None = None, key: str | None = None, within: float = 60.0
     ) -> list[Received]:
         """Return such requests as soon as there are `number`; raises TimeoutError after `within` seconds."""
         waiting = self._loopback.wait_received(number, endpoint=endpoint, key=key, within=within)

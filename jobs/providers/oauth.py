@@ -102,40 +102,38 @@ class Refresher:
         place: Place,
         target: Target,
         *,
-        left: timedelta,
+        patience: timedelta,
         opened: Callable[[Attempt], None],
         settle: Callable[[Refresh], Awaitable[T]],
     ) -> T:
         """Bring a login to a newer generation than `readable`'s; return what `settle` makes of it.
 
-        Waits for another refresher, at most `left`; inside the lease the row is read again, and a newer
-        token that somebody stored is adopted without a request. `settle` writes down what came of it
+        Waits for another refresher, no longer than `patience`; inside the lease the row is read again, and a
+        newer token that somebody stored is adopted without a request. `settle` writes down what came of it
         before the lease is let go, so that whoever waits finds the new token, or the mark. A run that is
         cancelled meanwhile does not take the refresh with it: an answer on its way would be lost with a
         token that is spent. `opened` is told of an attempt before it leaves.
         """
-        task = asyncio.create_task(self._refresh(readable, place, target, left, opened, settle))
+        task = asyncio.create_task(self._refresh(readable, place, target, patience, opened, settle))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
         return await asyncio.shield(task)
 
     async def was_replaced(self, readable: Readable) -> bool:
         """Say whether a newer token, or another login, has been stored since this one was read."""
-        credential = readable.credential
-        sealed = await self._store.insist_on_reading(tokens.load, credential.provider, credential.label)
-        return sealed is not None and _is_another(sealed, readable)
+        return await self._store.insist_on_reading(tokens.was_replaced, readable)
 
     async def _refresh(
         self,
         readable: Readable,
         place: Place,
         target: Target,
-        left: timedelta,
+        patience: timedelta,
         opened: Callable[[Attempt], None],
         settle: Callable[[Refresh], Awaitable[T]],
     ) -> T:
         owner = tokens.new_owner()
-        sealed = await self._lease(readable, owner, left)
+        sealed = await self._lease(readable, owner, patience)
         if not isinstance(sealed, SealedTokens):
             return await settle(sealed)
         try:
@@ -144,9 +142,9 @@ class Refresher:
             await self._store.insist(tokens.release_lease, readable.credential, owner=owner)
 
     async def _lease(
-        self, readable: Readable, owner: str, left: timedelta
+        self, readable: Readable, owner: str, patience: timedelta
     ) -> SealedTokens | Adopted | Unanswerable:
-        give_up = clock.monotonic() + min(left, _LEASE).total_seconds()
+        give_up = clock.monotonic() + min(patience, _LEASE).total_seconds()
         while True:
             taken = await self._store.write(_take_lease, readable, owner=owner, now=clock.utcnow())
             if taken is not None:
@@ -238,17 +236,13 @@ def _state(sealed: SealedTokens) -> tuple[object, ...]:
     return sealed.login_id, sealed.generation, sealed.lease_owner, sealed.spent_by
 
 
-def _is_another(sealed: SealedTokens, readable: Readable) -> bool:
-    return sealed.generation != readable.generation or sealed.login_id != readable.fingerprint
-
-
 def _take_lease(
     connection: Connection, readable: Readable, *, owner: str, now: datetime
 ) -> SealedTokens | Adopted | None:
     """Become the one refresher, unless there is nothing left to refresh; None while another one is."""
     credential = readable.credential
     sealed = tokens.load(connection, credential.provider, credential.label)
-    if sealed is None or _is_another(sealed, readable):
+    if sealed is None or tokens.is_another(sealed, readable):
         return Adopted()
     if _was_refused(connection, readable, now=now):
         return Adopted()

@@ -19,7 +19,7 @@ from jobs.providers.resolve import PassedOver, Resolved, resolve_runtime_provide
 from jobs.providers.vault import Vault
 from jobs.request import Usage
 from jobs.run import PaidAnswer
-from jobs.store import alerts, attempts, credentials, holds, runs
+from jobs.store import alerts, attempts, credentials, holds, runs, tokens
 from jobs.store.alerts import About
 from jobs.store.attempts import Failure, Place
 from jobs.target import Target
@@ -277,7 +277,10 @@ def record_unsent(
     now: datetime,
     marks: bool = True,
 ) -> Settled:
-    """Write a refresh that could not be asked for, as the failed attempt that earns its credential's mark."""
+    """Write a refresh that could not be asked for, as the failed attempt that earns its credential's mark.
+
+    It earns none where another has brought a newer token by now: that proves that the login can be used.
+    """
     oauth = readable.credential.oauth
     base_url = oauth.token_url if oauth else target.base_url
     refresh = Place(place.run_id, place.tries, Purpose.REFRESH, place.target_index)
@@ -293,7 +296,7 @@ def record_unsent(
         onward=onward,
         habits=habits,
         now=now,
-        marks=marks,
+        marks=marks and not tokens.was_replaced(connection, readable),
     )
 
 

@@ -46,7 +46,9 @@ class Stay:
         self._target, self._provider, self._place = blame.target, blame.provider, blame.place
         self._tell, self._visit = blame.tell, blame.visit
         self._drilled, self._marks = blame.drilled, blame.marks
-        self._gave_up = False
+        self._gave_up: set[str] = set()
+        self._refreshing: asyncio.Timeout | None = None
+        self._looked_at = clock.utcnow()
 
     async def run(self) -> Ended:
         """Ask until there is an answer or a reason to leave."""
@@ -85,6 +87,7 @@ class Stay:
 
     async def _left_at_the_gate(self) -> Left | None:
         """Pass over a target that is closed without waiting for a place that it does not need."""
+        self._looked_at = clock.utcnow()
         passed = await self._services.store.insist(
             pass_over_closed,
             self._services.vault,
@@ -94,7 +97,7 @@ class Stay:
             habits=self._blame.habits(),
             wait=self._progress.wait,
             recovery=self._progress.step_out if self._blame.last is None else None,
-            now=clock.utcnow(),
+            now=self._looked_at,
         )
         if passed is not None:
             return self._blame.last or self._pass_over(passed)
@@ -103,6 +106,7 @@ class Stay:
         return None
 
     async def _open(self) -> Opened | NeedsRefresh | PassedOver:
+        self._looked_at = clock.utcnow()
         return await self._services.store.insist(
             open_attempt,
             self._services.vault,
@@ -113,7 +117,7 @@ class Stay:
             refreshes=self._refreshes,
             wait=self._progress.wait,
             recovery=self._progress.step_out if self._blame.last is None else None,
-            now=clock.utcnow(),
+            now=self._looked_at,
         )
 
     def _refreshes(self, label: str) -> bool:
@@ -122,7 +126,7 @@ class Stay:
     def _pass_over(self, passed: PassedOver) -> Left:
         self._tell.passed_over(self._target, passed)
         self._progress.wait = Wait()
-        return Left(self._target, passed.error_class, passed.message)
+        return Left(self._target, passed.error_class, passed.message, self._looked_at)
 
     async def _shrink(self) -> None:
         progress = self._progress
@@ -195,36 +199,45 @@ class Stay:
     async def refresh(self, readable: Readable) -> Next:
         """Bring a login up to date; a retry when there is a token to try, else what its failure leads to.
 
-        At most half of the time that is left is spent on it: then the chain goes on, and the refresh too.
+        At most half of the time that is left is spent on it: then the chain goes on. A request that is under
+        way goes on too, and its row stands; who has waited for another's in vain leaves a row that says so.
         """
         self._visit.refreshed.add(readable.credential.label)
         patience = self._progress.time_left / 2
+        until = asyncio.get_running_loop().time() + patience.total_seconds()
         try:
-            async with asyncio.timeout(patience.total_seconds()):
+            async with asyncio.timeout(None) as self._refreshing:
                 return await self._services.refresher.refresh(
                     readable,
                     self._place,
                     self._target,
-                    left=self._progress.time_left,
-                    opened=self._tell.opened,
+                    patience=patience,
+                    opened=partial(self._refresh_opened, until),
                     settle=partial(self._settle_refresh, readable),
                 )
         except TimeoutError:
             return self._give_up_refresh(readable, patience)
+        finally:
+            self._refreshing = None
+
+    def _refresh_opened(self, until: float, attempt: Attempt) -> None:
+        self._tell.opened(attempt)
+        if self._refreshing is not None:
+            self._refreshing.reschedule(until)
 
     def _give_up_refresh(self, readable: Readable, patience: timedelta) -> Next:
         """Go on without the answer to a refresh: with the old token while it is valid, else without it."""
         self._progress.spend()
-        self._gave_up = True
+        self._gave_up.add(readable.credential.label)
         if readable.stale and readable.valid:
             return Next(Step.RETRY)
         self._visit.refused.add(readable.credential.label)
-        said = f"the token endpoint has not answered within {patience.total_seconds():.1f} s"
+        said = f"the login was not refreshed within {patience.total_seconds():.1f} s"
         self._blame.last = Left(self._target, ErrorClass.AUTH_UNAVAILABLE, said)
         return Next(Step.NEXT_CREDENTIAL)
 
-    def _spend_refresh(self) -> None:
-        if not self._gave_up:  # else it was counted then
+    def _spend_refresh(self, attempt: Attempt) -> None:
+        if attempt.credential.label not in self._gave_up:  # else it was counted then
             self._progress.spend()
 
     async def _settle_refresh(self, readable: Readable, done: Refresh) -> Next:
@@ -245,7 +258,7 @@ class Stay:
 
     async def _refreshed(self, done: Refreshed) -> Next:
         """Commit the new tokens and that their attempt succeeded, together."""
-        self._spend_refresh()
+        self._spend_refresh(done.attempt)
         await self._services.store.insist(
             together,
             done.store_tokens,
@@ -262,7 +275,7 @@ class Stay:
 
     async def _refresh_refused(self, readable: Readable, done: Refused) -> Next:
         """Settle a refresh that gave no token; one that is still valid, or that came meanwhile, is used."""
-        self._spend_refresh()
+        self._spend_refresh(done.attempt)
         attempt, answer, seconds = done.attempt, done.answer, done.seconds
         verdict = classify(answer, self._target.provider, self._services.rules, now=clock.utcnow())
         error_class = verdict.error_class or ErrorClass.AUTH_UNAVAILABLE

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, and_, bindparam, delete, insert, select, upda
 from sqlalchemy.sql.elements import ColumnElement
 
 from jobs.attempt import AttemptOutcome, Purpose
-from jobs.credential import Credential
+from jobs.credential import Credential, Readable
 from jobs.store.instances import process_start
 from jobs.store.tables import attempts, marks, tokens
 
@@ -53,6 +53,17 @@ def load(connection: Connection, provider: str, label: str) -> SealedTokens | No
     """Return a login, or None when nobody has logged in."""
     row = connection.execute(_LOGIN, {"provider": provider, "label": label}).one_or_none()
     return SealedTokens(**row._mapping) if row else None
+
+
+def is_another(sealed: SealedTokens, readable: Readable) -> bool:
+    """Say whether a login is not the one that was read, or newer."""
+    return sealed.generation != readable.generation or sealed.login_id != readable.fingerprint
+
+
+def was_replaced(connection: Connection, readable: Readable) -> bool:
+    """Say whether a newer token, or another login, has been stored since this one was read."""
+    sealed = load(connection, readable.credential.provider, readable.credential.label)
+    return sealed is not None and is_another(sealed, readable)
 
 
 def labels(connection: Connection, provider: str) -> list[str]:

@@ -18,6 +18,7 @@ from scheduler.control_protocol import LONGEST_REPLY, VERSION, Unspoken, connect
 
 CONNECTS_WITHIN = 0.5
 GREETS_WITHIN = 5.0
+GREETS_ELSEWHERE_WITHIN = 2.0  # many may be asked, one after the other
 ANSWERS_WITHIN = 120.0
 _LARGEST_CONFIG = 4 * 1024 * 1024
 _PIECE = 64 * 1024
@@ -109,7 +110,7 @@ def _elsewhere(config: Path) -> RunningDaemon | None:
     """Return the daemon that listens where the file does not say any more; None where several do."""
     found = []
     for path in elsewhere.listening():
-        daemon = _greeted(path, os.path.realpath(config), within=CONNECTS_WITHIN, trusted_only=True)
+        daemon = _greeted(path, os.path.realpath(config), within=GREETS_ELSEWHERE_WITHIN, trusted_only=True)
         if daemon is not None:
             found.append(daemon)
     if len(found) == 1:

@@ -2,12 +2,14 @@
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, event, insert
 from support.alerting import WATCHED, beat, fail, open_alerts, refuse, rows, watched
-from support.ledger import NOW
+from support.hang_guard import wait_ends
+from support.ledger import DAY, NOW
 
 from jobs import clock
 from jobs.alert import AlertKind, Notice
@@ -61,7 +63,7 @@ def both_stores(database: str, engine: Engine) -> Any:
         each.close()
 
 
-def watcher(store: Store, heard: list[Event], by: Watched = WATCHED) -> Alerts:
+def watcher(store: Store, heard: list[Event], by: Watched = WATCHED, *, every: timedelta = EVERY) -> Alerts:
     """Return what a daemon judges with; it hears what it says."""
     return Alerts(
         store,
@@ -69,6 +71,7 @@ def watcher(store: Store, heard: list[Event], by: Watched = WATCHED) -> Alerts:
         by,
         wake=lambda: heard.append(None),  # type: ignore[arg-type]
         instance_id=0,
+        every=every,
     )
 
 
@@ -110,12 +113,12 @@ async def test_with_nobody_to_tell_nothing_is_written(both_stores: list[Store], 
 
 @pytest.mark.anyio
 async def test_a_refused_attribution_is_told_at_once(both_stores: list[Store], engine: Engine) -> None:
-    """Nobody waits for the next beat. That its process has said so is only the reason to look."""
+    """Nobody waits for the next beat: here it would be tomorrow's. What its process says is why it looks."""
     heard: list[Event] = []
-    alerts_ = watcher(both_stores[0], heard)
+    alerts_ = watcher(both_stores[0], heard, every=DAY)
     watching = asyncio.create_task(alerts_.watch())
     for attempt in (7, 8):
-        async with asyncio.timeout(EVERY.total_seconds() / 2):
+        async with wait_ends():
             await both_stores[1].write(refuse, attempt, now=clock.utcnow())
             alerts_.hear(AttributionWasRefused(attempt, f"attempt {attempt} did not earn a mark"))
             while sum(isinstance(each, AlertTold) for each in heard) < attempt - 6:

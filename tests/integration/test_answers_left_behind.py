@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, select
+from support.hang_guard import wait_ends
 from test_cli_ground import World
 from test_outbound import ANSWER, CONFIG, at_work, states
 
@@ -49,7 +50,8 @@ async def test_an_answer_that_nobody_has_judged_is_kept_quiet_if_its_job_wants_t
 
         events.listen(hear)
 
-    await run_daemon(world.settings, environ=world.environ, attend=attend)
+    async with wait_ends():
+        await run_daemon(world.settings, environ=world.environ, attend=attend)
 
     with world.ledger() as connection:
         ended = connection.execute(select(run_table.c.state, run_table.c.silent)).all()

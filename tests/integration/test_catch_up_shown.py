@@ -18,19 +18,19 @@ timezone: Europe/Berlin
 state_dir: state
 model: ollama/m
 jobs:
-  - {name: latest, schedule: every 1m, prompt: hello}
-  - {name: none, schedule: every 1m, prompt: hello, catch_up: none}
-  - {name: paused, schedule: every 1m, prompt: hello}
-  - {name: held, schedule: every 1m, prompt: hello}
-  - {name: off, schedule: every 1m, prompt: hello, enabled: false}
+  - {name: latest, schedule: every 1h, prompt: hello}
+  - {name: none, schedule: every 1h, prompt: hello, catch_up: none}
+  - {name: paused, schedule: every 1h, prompt: hello}
+  - {name: held, schedule: every 1h, prompt: hello}
+  - {name: off, schedule: every 1h, prompt: hello, enabled: false}
 """
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    """Jobs that a daemon saw ten and a half minutes ago, before it went."""
+    """Jobs that a daemon saw ten and a half hours ago, before it went."""
     made = World(tmp_path, config=CONFIG, environ={})
-    then = made.now - timedelta(minutes=10, seconds=30)
+    then = made.now - timedelta(hours=10, minutes=30)
     with made.ledger() as connection:
         job_verbs.see(connection, {name: key(job) for name, job in made.settings.jobs.items()}, now=then)
         job_verbs.pause(connection, "paused", reason=None, now=then)
@@ -76,7 +76,7 @@ def test_one_job_and_so_many_lines_can_be_asked_for(world: World) -> None:
 
 def test_a_timetable_that_was_changed_while_nobody_watched_owes_nothing(world: World) -> None:
     """As when a daemon starts."""
-    world.file.write_text(CONFIG.replace("every 1m", "every 2m"))
+    world.file.write_text(CONFIG.replace("every 1h", "every 2h"))
 
     assert shown(world) == []
     assert world.run("job", "next", "--if-started-now").out == "nothing would be caught up\n"

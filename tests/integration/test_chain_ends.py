@@ -9,6 +9,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from support.hang_guard import wait_ends
 from support.house import House, keyed, logged_in, open_house
 from support.ledger import SECOND
 
@@ -93,7 +94,7 @@ def test_the_chain_ends_and_accounts_for_everything(
             server.script(Endpoint.TOKEN, *(GRANTS[name] for name in grants))
             targets = [house.target(provider, model) for provider, model in chain]
             await complete(house, targets, repeat_safe=repeat_safe)
-            await asyncio.sleep(0)
+            await house.services.refresher.close()
             rows, marks = await house.attempts(), await house.marks()
             every_request_has_a_row(server, rows)
             every_target_has_a_row(rows, len(chain))
@@ -106,18 +107,22 @@ def test_the_chain_ends_and_accounts_for_everything(
 
 async def complete(house: House, targets: list[Any], *, repeat_safe: bool) -> None:
     """Ask the chain; an answer and the end of the chain are both good."""
-    async with asyncio.timeout(WITHIN + 3):
+    async with wait_ends():
         with contextlib.suppress(ChainExhausted):
             await house.complete(*targets, within=WITHIN, repeat_safe=repeat_safe)
 
 
 def every_request_has_a_row(server: Loopback, rows: list[Any]) -> None:
-    """No more requests than the budget; each one's row was committed before it left."""
+    """No more requests than the budget; each one's row was committed before it left.
+
+    What the deadline has cut off may have arrived, or not.
+    """
     sent = [row for row in rows if row.outcome != AttemptOutcome.PASSED_OVER and row.rule != "*/unanswerable"]
     received = Counter("refresh" if one.endpoint is Endpoint.TOKEN else "main" for one in server.requests)
+    arrived = [row for row in sent if row.error_class != ErrorClass.TIMEOUT]
 
     assert len(sent) <= MOST_REQUESTS
-    assert Counter(row.purpose for row in sent) == received
+    assert Counter(row.purpose for row in arrived) <= received <= Counter(row.purpose for row in sent)
     assert AttemptOutcome.SENT not in {row.outcome for row in rows}
 
 

@@ -91,7 +91,7 @@ def test_two_refusals_in_a_row_make_a_key_invalid_until_it_changes(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(20, "shortened since there is no other credential, attempt 1"), (90, "ok")]
+    ("seconds", "said"), [(1, "shortened since there is no other credential, attempt 1"), (90, "ok")]
 )
 def test_the_only_credential_of_a_provider_is_closed_for_a_minute_at_most(
     tmp_path: Path, seconds: int, said: str

@@ -22,7 +22,7 @@ def say(path: Path, *lines: bytes, descriptors: tuple[int, ...] = ()) -> list[di
     The descriptors go with the first line.
     """
     replies = []
-    with connect(path, timeout=10) as caller, caller.makefile("rb") as heard, suppress(ConnectionError):
+    with connect(path, timeout=60) as caller, caller.makefile("rb") as heard, suppress(ConnectionError):
         for number, line in enumerate(lines):
             socket.send_fds(caller, [line + b"\n"], [] if number else list(descriptors))
             reply = heard.readline()

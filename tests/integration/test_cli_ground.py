@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from unittest import mock
 
@@ -15,6 +17,7 @@ from jsonschema import Draft202012Validator
 from referencing import Registry as Schemas
 from referencing import Resource
 from sqlalchemy import Connection
+from support.ledger import NOW, url_of
 
 from jobs.attempt import Purpose, Step, Wait
 from jobs.credential import Readable
@@ -30,7 +33,7 @@ from jobs.secret import Redactor, Secret
 from jobs.store import instances, migrate, runs, tokens
 from jobs.store import jobs as job_verbs
 from jobs.store.attempts import Failure, Place
-from jobs.store.engine import open_engine
+from jobs.store.engine import open_engine, sqlite_path
 from jobs.store.tokens import SealedTokens
 from jobs.target import Target
 from scheduler.cli import main
@@ -80,7 +83,7 @@ class World:
         self.now = datetime.now(UTC)
         if migrated:
             self.settings = load(self.file, environ=self.environ, now=self.now)
-            migrate.upgrade(self.settings.database, now=self.now)
+            _migrate(self.settings.database, now=self.now)
             make_secret_key(self.settings.state_dir / "secret.key")
             reader = SecretReader(self.environ, Redactor())
             self.keyring = Keyring([reader.read(key) for key in self.settings.secret_keys])
@@ -218,12 +221,34 @@ class World:
         return opened
 
 
+def _migrate(url: str, *, now: datetime) -> None:
+    """Migrate a database; a new file is a copy of one that was migrated before."""
+    path = sqlite_path(url)
+    if path is None or path.exists():
+        migrate.upgrade(url, now=now)
+        return
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.touch(0o600)
+    path.write_bytes(_migrated())
+
+
+@cache
+def _migrated() -> bytes:
+    with TemporaryDirectory() as directory:
+        path = Path(directory) / "promptd.db"
+        migrate.upgrade(url_of(path), now=NOW)
+        return path.read_bytes()
+
+
 def valid(schema: str, document: Any) -> Any:
     """Return a document that meets `docs/schemas/<schema>.json`; raises ValidationError for another."""
-    resources = ((path.name, _resource(path)) for path in SCHEMAS.glob("*.json"))
-    known: Schemas[Any] = Schemas().with_resources(resources)
-    Draft202012Validator({"$ref": f"{schema}.json"}, registry=known).validate(document)
+    Draft202012Validator({"$ref": f"{schema}.json"}, registry=_schemas()).validate(document)
     return document
+
+
+@cache
+def _schemas() -> Schemas[Any]:
+    return Schemas().with_resources((path.name, _resource(path)) for path in SCHEMAS.glob("*.json")).crawl()
 
 
 def _resource(path: Path) -> Resource[Any]:

@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import update
 from test_cli_ground import CONFIG, World
 
+from jobs import clock
 from jobs.errors import ErrorClass
 from jobs.run import Outcome
 from jobs.store import instances, runs
@@ -105,7 +106,7 @@ def test_status_tells_daemon_runs_and_what_is_closed_or_held(tmp_path: Path) -> 
     world = World(tmp_path)
     with world.ledger() as connection:
         world.see_jobs(connection)
-        instances.register(connection, kind="daemon", version="1", now=world.now)
+        instances.register(connection, kind="daemon", version="1", now=clock.utcnow())
         run = world.begin(connection)
         world.fail(connection, run, Failure(ErrorClass.QUOTA_WINDOW, "r", "used up", http_status=429))
         later = world.now + timedelta(hours=1)

@@ -15,6 +15,7 @@ from support.ledger import HOUR, MINUTE, NOW, make_instance, send
 from test_cli_ground import CONFIG, World
 
 from jobs.attempt import Step
+from jobs.budget import day_begins
 from jobs.errors import ErrorClass, Unavailable
 from jobs.mark import DEFAULT_SOURCE, NewMark
 from jobs.providers.recovery import RECOVERY
@@ -265,7 +266,9 @@ def test_the_runs_of_a_day_whose_tokens_are_counted_are_not_removed(tmp_path: Pa
     world = World(tmp_path, config=bounded + "limits: {keep_runs: 3}\n")
     with world.ledger() as connection:
         ids = fill(connection)
-        connection.execute(update(runs).where(runs.c.id.in_(ids[2:])).values(finished_at=datetime.now(UTC)))
+        # as today has begun, or the next one, should it begin before they are counted
+        today = day_begins(datetime.now(UTC) + HOUR, world.settings.jobs["digest"].timezone)
+        connection.execute(update(runs).where(runs.c.id.in_(ids[2:])).values(finished_at=today))
 
     assert world.json("db-prune", "db", "prune")["runs"] == 2
 
@@ -355,11 +358,11 @@ def test_a_backup_is_one_moment_while_others_write(world: World, tmp_path: Path)
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        assert written.wait(10)
+        assert written.wait(60)
         made = [backups.back_up(path_of(world), tmp_path / f"{number}.db") for number in range(8)]
     finally:
         enough.set()
-        writer.join(10)
+        writer.join(60)
         engine.dispose()
 
     for each in made:

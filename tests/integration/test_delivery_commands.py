@@ -25,7 +25,7 @@ pytestmark = pytest.mark.anyio
 SECOND = timedelta(seconds=1)
 
 
-def shell(line: str, *, timeout: timedelta = 20 * SECOND) -> CommandTarget:
+def shell(line: str, *, timeout: timedelta = 120 * SECOND) -> CommandTarget:
     return CommandTarget("print", Command((line,), shell=True, timeout=timeout))
 
 
@@ -132,9 +132,9 @@ async def test_a_command_that_is_not_there_is_tried_again() -> None:
 async def test_a_command_that_never_ends_is_killed_with_all_that_it_has_started(tmp_path: Path) -> None:
     lines = f"sleep 300 & echo $! > {tmp_path}/pid; (sleep 300 & echo $! > {tmp_path}/grandchild); wait"
     async with tools_with() as tools, wait_ends():
-        why = await _refused(shell(lines, timeout=SECOND), tools)
+        why = await _refused(shell(lines, timeout=3 * SECOND), tools)
 
-    assert why == "the shell command had not ended after 1 s and was killed; raise its `timeout`"
+    assert why == "the shell command had not ended after 3 s and was killed; raise its `timeout`"
     for name in ("pid", "grandchild"):
         assert _ended((tmp_path / name).read_text().strip())
 
@@ -146,7 +146,7 @@ def _ended(pid: str) -> bool:
     def ended() -> bool:
         return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
 
-    return eventually(ended, within=5)
+    return eventually(ended)
 
 
 async def test_a_secret_of_ours_is_not_in_its_complaint() -> None:
@@ -161,7 +161,7 @@ async def test_a_delivery_that_is_cancelled_ends_its_command(tmp_path: Path) -> 
     async with tools_with() as tools:
         line = f"echo $$ > {tmp_path}/pid.new; mv {tmp_path}/pid.new {tmp_path}/pid; sleep 300"
         sending = asyncio.create_task(send(shell(line), message(), tools=tools))
-        async with asyncio.timeout(10):
+        async with wait_ends():
             while not (tmp_path / "pid").exists():
                 await asyncio.sleep(0.01)
         sending.cancel()
@@ -180,4 +180,6 @@ async def test_what_a_command_is_given_is_its_own(given: Sequence[bytes]) -> Non
     said = await asyncio.gather(*(commands.output_of(command, given=Given(each)) for each in given))
 
     assert [each.encode() for each in said] == list(given)
-    assert len(os.listdir("/proc/self/fd")) <= before
+    async with wait_ends():  # what is closed in the next turn of the loop is closed
+        while len(os.listdir("/proc/self/fd")) > before:
+            await asyncio.sleep(0.01)

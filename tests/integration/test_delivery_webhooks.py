@@ -23,7 +23,7 @@ SECOND = timedelta(seconds=1)
 TAKEN = said(answer(204))
 
 
-def hook(peer: HttpPeer, *, timeout: timedelta = 5 * SECOND, **changes: object) -> WebhookTarget:
+def hook(peer: HttpPeer, *, timeout: timedelta = 60 * SECOND, **changes: object) -> WebhookTarget:
     return WebhookTarget("hook", literal(peer.url()), timeout=timeout, **changes)  # type: ignore[arg-type]
 
 
@@ -99,11 +99,11 @@ async def test_a_server_that_fails_hangs_and_then_accepts_gets_the_same_with_the
     ways = (said(answer(500, body=b"no room")), stalled(), TAKEN)
     async with HttpPeer(*ways) as peer, tools_with() as tools:
         failed = await _refused(hook(peer), tools)
-        hung = await _refused(hook(peer, timeout=SECOND / 5), tools)
+        hung = await _refused(hook(peer, timeout=3 * SECOND), tools)
         await send(hook(peer), message(), tools=tools)
 
     assert (str(failed), failed.permanent) == ("HTTP 500: no room", False)
-    assert (str(hung), hung.permanent) == ("127.0.0.1 gave no answer within 0.2 s", False)
+    assert (str(hung), hung.permanent) == ("127.0.0.1 gave no answer within 3 s", False)
     assert {(taken.headers["webhook-id"], taken.body) for taken in peer.taken} == {(KEY, peer.taken[0].body)}
     assert len(peer.taken) == 3
 
@@ -158,16 +158,16 @@ async def test_a_date_to_come_back_at_is_respected() -> None:
 )
 async def test_a_message_is_delivered_when_its_status_says_so_whatever_follows(way: object) -> None:
     async with HttpPeer(way) as peer, tools_with() as tools:  # type: ignore[arg-type]
-        await send(hook(peer, timeout=SECOND), message(), tools=tools)
+        await send(hook(peer), message(), tools=tools)
 
         assert len(peer.taken) == 1
 
 
 async def test_a_server_that_drips_its_status_is_given_up() -> None:
     async with HttpPeer(trickled(answer(200))) as peer, tools_with() as tools:
-        refused = await _refused(hook(peer, timeout=SECOND / 2), tools)
+        refused = await _refused(hook(peer, timeout=3 * SECOND), tools)
 
-    assert str(refused) == "127.0.0.1 gave no answer within 0.5 s"
+    assert str(refused) == "127.0.0.1 gave no answer within 3 s"
 
 
 @pytest.mark.parametrize("piece", ["a", "ü", "\N{GRINNING FACE}", "\x01", '"', "\n"])

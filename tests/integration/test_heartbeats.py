@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -11,12 +11,14 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from support.delivering import literal, tools_with
-from support.hostile import said, stalled
+from support.hang_guard import LONGEST, wait_ends
+from support.hostile import held, said, stalled
 from support.http_peer import HttpPeer, answer
 from support.wire import nobodys_port
 
 from jobs.credential import SecretReference
 from jobs.delivery.heartbeat import MOST_AT_ONCE, MOST_WAITING, Heartbeats, run_uuid
+from jobs.delivery.outgoing import LookUp
 from jobs.errors import ErrorClass
 from jobs.events import RunFinished, RunRecovered, RunStarted
 from jobs.run import ClaimedRun, Outcome, Served, Trigger
@@ -63,11 +65,15 @@ class Beating:
 
 @asynccontextmanager
 async def beating(
-    urls: dict[str, str | SecretReference], *, timeout: float = 5.0, **environ: str
+    urls: dict[str, str | SecretReference],
+    *,
+    timeout: float = LONGEST,
+    look_up: LookUp | None = None,
+    **environ: str,
 ) -> AsyncIterator[tuple[Beating, Redactor]]:
     """Yield heartbeats for these jobs, with no pause between tries; they are stopped at once."""
     references = {job: literal(url) if isinstance(url, str) else url for job, url in urls.items()}
-    async with tools_with(**environ) as tools:
+    async with tools_with(look_up, **environ) as tools:
         heartbeats = Heartbeats(
             {},
             secrets=tools.secrets,
@@ -93,7 +99,7 @@ async def test_a_run_pings_its_start_and_its_end_with_one_rid() -> None:
     async with HttpPeer(FINE) as peer, beating({"digest": peer.url("/uuid")}) as (heartbeats, _):
         for event in (begun(), over(), begun(2), over(2, BAD)):
             heartbeats.hear(event)
-        await heartbeats.stop(5)
+        await heartbeats.stop(LONGEST)
 
         assert paths(peer) == ["/uuid/start", "/uuid", "/uuid/start", "/uuid/fail"]
         assert rids(peer) == [str(run_uuid(run(number))) for number in (1, 1, 2, 2)]
@@ -105,7 +111,7 @@ async def test_what_a_url_asks_for_already_stays() -> None:
     """A check may be made by its first ping."""
     async with HttpPeer(FINE) as peer, beating({"digest": peer.url("/key/slug?create=1")}) as (heartbeats, _):
         heartbeats.hear(begun())
-        await heartbeats.stop(5)
+        await heartbeats.stop(LONGEST)
 
         assert peer.taken[0].path == f"/key/slug/start?create=1&rid={run_uuid(run())}"
 
@@ -113,7 +119,7 @@ async def test_what_a_url_asks_for_already_stays() -> None:
 async def test_a_job_without_a_heartbeat_pings_nothing() -> None:
     async with HttpPeer(FINE) as peer, beating({"digest": peer.url()}) as (heartbeats, _):
         heartbeats.hear(begun(job="report"))
-        await heartbeats.stop(5)
+        await heartbeats.stop(LONGEST)
 
         assert peer.connections == 0
 
@@ -124,7 +130,7 @@ async def test_a_server_in_trouble_is_asked_again(caplog: pytest.LogCaptureFixtu
     async with HttpPeer(busy, busy, FINE) as peer, beating({"digest": peer.url("/u")}) as (heartbeats, _):
         heartbeats.hear(begun())
         heartbeats.hear(over())
-        await heartbeats.stop(5)
+        await heartbeats.stop(LONGEST)
 
         assert paths(peer) == ["/u/start", "/u/start", "/u/start", "/u"]
     assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []
@@ -135,7 +141,7 @@ async def test_a_refusal_that_no_repetition_mends_is_not_repeated(status: int, a
     """A redirect is one: it is not followed."""
     async with HttpPeer(said(answer(status))) as peer, beating({"digest": peer.url()}) as (heartbeats, _):
         heartbeats.hear(begun())
-        await heartbeats.stop(5)
+        await heartbeats.stop(LONGEST)
 
         assert peer.connections == asked
 
@@ -153,7 +159,7 @@ async def test_what_is_not_heard_is_logged_once_until_it_is_heard_again(
         for number in range(6):
             heartbeats.hear(over(number))
             await until(lambda so_far=number: len(peer.taken) > so_far)
-        await heartbeats.stop(5)
+        await heartbeats.stop(LONGEST)
 
     said_ = [each.getMessage() for each in caplog.records if each.name == "jobs.delivery.heartbeat"]
     refused = "heartbeats of digest are not heard: it answers 404"
@@ -162,25 +168,33 @@ async def test_what_is_not_heard_is_logged_once_until_it_is_heard_again(
 
 async def test_a_server_that_hangs_or_is_not_there_holds_up_no_other_job() -> None:
     async with HttpPeer(stalled()) as hangs, HttpPeer(FINE) as works:
-        absent = f"http://127.0.0.1:{nobodys_port()}/u"
-        urls = {"slow": hangs.url(), "absent": absent, "digest": works.url("/u")}
-        async with beating(urls, timeout=30) as (heartbeats, _):
-            for job in urls:
-                heartbeats.hear(begun(job=job))
-                heartbeats.hear(over(job=job))
-            async with asyncio.timeout(5):
-                while len(works.taken) < 2:
-                    await asyncio.sleep(0.01)
+        with nobodys_port() as port:
+            urls = {"slow": hangs.url(), "absent": f"http://127.0.0.1:{port}/u", "digest": works.url("/u")}
+            async with beating(urls, timeout=2 * LONGEST) as (heartbeats, _):
+                for job in urls:
+                    heartbeats.hear(begun(job=job))
+                    heartbeats.hear(over(job=job))
+                await until(lambda: len(works.taken) == 2)
 
         assert paths(works) == ["/u/start", "/u"]
 
 
 async def test_a_server_that_hangs_is_given_up_in_time(caplog: pytest.LogCaptureFixture) -> None:
-    async with HttpPeer(stalled()) as peer, beating({"digest": peer.url()}, timeout=0.05) as (heartbeats, _):
-        heartbeats.hear(begun())
-        await heartbeats.stop(5)
+    """At each of three tries."""
+    tried: list[str] = []
 
-        assert peer.connections == 3
+    async def look_up(host: str, _port: int) -> Sequence[str]:
+        tried.append(host)
+        return [host]
+
+    async with (
+        HttpPeer(stalled()) as peer,
+        beating({"digest": peer.url()}, timeout=0.05, look_up=look_up) as (heartbeats, _),
+    ):
+        heartbeats.hear(begun())
+        await heartbeats.stop(LONGEST)
+
+    assert len(tried) == 3
     assert "heartbeats of digest are not heard: 127.0.0.1 gave no answer within 0.05 s" in caplog.text
 
 
@@ -188,16 +202,19 @@ async def test_of_too_many_that_wait_a_job_loses_its_own_oldest_and_beginnings_f
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Another job's are safe, and of the same job the newest end."""
-    async with HttpPeer(stalled(), FINE) as peer, HttpPeer(stalled(), FINE) as other:
-        async with beating({"noisy": peer.url("/u"), "digest": other.url("/u")}, timeout=0.3) as (beats, _):
+    goes_on = asyncio.Event()
+    busy = held(goes_on, said(answer(503)))
+    async with HttpPeer(busy, FINE) as peer, HttpPeer(busy, FINE) as other:
+        async with beating({"noisy": peer.url("/u"), "digest": other.url("/u")}) as (beats, _):
             for job, number in (("noisy", 0), ("digest", 0), ("digest", 1)):
                 beats.hear(over(number, job=job))
-            await until(lambda: peer.connections == other.connections == 1)
+            await until(lambda: len(peer.taken) == len(other.taken) == 1)
             for number in range(1, 100):
                 beats.hear(begun(number, job="noisy"))
                 beats.hear(over(number, job="noisy"))
             beats.hear(begun(100, job="noisy"))
-            await beats.stop(20)
+            goes_on.set()
+            await beats.stop(LONGEST)
 
         sent = list(zip(paths(peer), (int(each.body.split()[2]) for each in peer.taken), strict=True))
         assert sent == [("/u", 0), ("/u", 0), ("/u", 97), ("/u", 98), ("/u", 99), ("/u/start", 100)]
@@ -214,7 +231,7 @@ async def test_every_job_of_a_crowd_that_ends_in_one_second_gets_its_pings() -> 
             for event in (begun, over):
                 for job in urls:
                     heartbeats.hear(event(job=job))
-            await heartbeats.stop(20)
+            await heartbeats.stop(LONGEST)
 
         assert sorted(paths(peer)) == sorted(f"/{n}{end}" for n in range(200) for end in ("", "/start"))
 
@@ -222,7 +239,7 @@ async def test_every_job_of_a_crowd_that_ends_in_one_second_gets_its_pings() -> 
 async def test_a_host_that_hangs_holds_up_no_other_however_many_jobs_it_serves() -> None:
     async with HttpPeer(stalled()) as hangs, HttpPeer(FINE) as works:
         slow: dict[str, str | SecretReference] = {f"slow-{number}": hangs.url() for number in range(20)}
-        async with beating({**slow, "digest": works.url("/u")}, timeout=30) as (heartbeats, _):
+        async with beating({**slow, "digest": works.url("/u")}, timeout=2 * LONGEST) as (heartbeats, _):
             for job in (*slow, "digest"):
                 heartbeats.hear(over(job=job))
             await until(lambda: len(works.taken) == 1)
@@ -246,7 +263,7 @@ async def test_pings_are_sent_in_no_run_s_context(caplog: pytest.LogCaptureFixtu
         beating({"digest": peer.url(), "report": peer.url()}) as (heartbeats, _),
     ):
         await asyncio.gather(*(ended(heartbeats, job) for job in ("digest", "report")))
-        await heartbeats.stop(5)
+        await heartbeats.stop(LONGEST)
 
     told = {words: where for words, where in seen.items() if "are not heard" in words}
     assert told == {
@@ -256,7 +273,7 @@ async def test_pings_are_sent_in_no_run_s_context(caplog: pytest.LogCaptureFixtu
 
 async def until(holds: Callable[[], bool]) -> None:
     """Wait until that is so."""
-    async with asyncio.timeout(5):
+    async with wait_ends():
         while not holds():
             await asyncio.sleep(0.01)
 
@@ -264,15 +281,18 @@ async def until(holds: Callable[[], bool]) -> None:
 async def test_a_url_that_cannot_be_read_is_told_by_its_place(caplog: pytest.LogCaptureFixture) -> None:
     async with beating({"digest": SecretReference("env", "PING_URL")}) as (heartbeats, _):
         heartbeats.hear(begun())
-        await heartbeats.stop(5)
+        await heartbeats.stop(LONGEST)
     assert "its URL cannot be read: the variable PING_URL is not set" in caplog.text
 
 
 async def test_the_end_waits_for_what_is_sent_so_long_and_no_longer(caplog: pytest.LogCaptureFixture) -> None:
-    async with HttpPeer(stalled()) as peer, beating({"digest": peer.url()}, timeout=60) as (heartbeats, _):
+    async with (
+        HttpPeer(stalled()) as peer,
+        beating({"digest": peer.url()}, timeout=2 * LONGEST) as (heartbeats, _),
+    ):
         for event in (begun(), over()):
             heartbeats.hear(event)
-        async with asyncio.timeout(10):
+        async with wait_ends():
             await heartbeats.stop(0.2)
 
     assert "2 heartbeat pings were not sent before the end" in caplog.text
@@ -280,9 +300,9 @@ async def test_the_end_waits_for_what_is_sent_so_long_and_no_longer(caplog: pyte
 
 async def test_after_its_end_nothing_is_sent() -> None:
     async with HttpPeer(FINE) as peer, beating({"digest": peer.url()}) as (heartbeats, _):
-        await heartbeats.stop(5)
+        await heartbeats.stop(LONGEST)
         heartbeats.hear(begun())
-        await heartbeats.stop(5)
+        await heartbeats.stop(LONGEST)
 
         assert peer.connections == 0
 
@@ -292,13 +312,18 @@ async def test_a_run_pings_where_its_job_did_when_it_began_whatever_is_reloaded_
     """Also what waits already; what a process that is gone has left is told to the job as it is now."""
     async with HttpPeer(FINE) as old, HttpPeer(FINE) as new, tools_with() as tools:
         before, now = literal(old.url("/old")), literal(new.url("/new"))
-        heartbeats = Heartbeats({"digest": before}, secrets=tools.secrets, outgoing=tools.outgoing)
+        heartbeats = Heartbeats(
+            {"digest": before},
+            secrets=tools.secrets,
+            outgoing=tools.outgoing,
+            timeout=timedelta(seconds=LONGEST),
+        )
         heartbeats.hear(replace(begun(), heartbeat=before))
         heartbeats.take({"digest": now} if kept else {}, secrets=tools.secrets)
         heartbeats.hear(replace(over(), heartbeat=before))
         heartbeats.hear(over(2))
         heartbeats.hear(RunRecovered(run(3), BAD))
-        await heartbeats.stop(5)
+        await heartbeats.stop(LONGEST)
 
         assert paths(old) == ["/old/start", "/old"]
         assert paths(new) == (["/new/fail"] if kept else [])
@@ -311,7 +336,7 @@ async def test_the_ids_of_runs_are_no_secrets_so_that_the_list_of_those_does_not
         beating({"digest": peer.url(f"/{PING}")}) as (heartbeats, redactor),
     ):
         heartbeats.hear(begun())
-        await heartbeats.stop(5)
+        await heartbeats.stop(LONGEST)
 
         assert redactor.clean(f"rid={run_uuid(run())}") == f"rid={run_uuid(run())}"
         assert PING not in redactor.clean("asked " + peer.url(f"/{PING}"))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from support.hostile import LIES, SSE, HostileServer, said, with_length
 from support.house import House, keyed, logged_in, open_house
+from support.http_peer import HttpPeer
 from support.ledger import NOW
 
 from jobs.attempt import Attempt, Purpose
@@ -19,7 +20,7 @@ from jobs.names import ProviderName
 from jobs.providers.answer import Answer
 from jobs.providers.api_modes.reading import MOST_VALUES
 from jobs.providers.api_modes.sse import MOST_EVENTS
-from jobs.providers.client import LARGEST_BODY, LARGEST_ERROR, Client
+from jobs.providers.client import LARGEST_BODY, LARGEST_ERROR, ROOM, Client
 from jobs.providers.loopback import Loopback
 from jobs.providers.loopback_replies import Endpoint, Reply
 from jobs.providers.registry import Provider
@@ -27,21 +28,14 @@ from jobs.request import ApiMode, Request
 from jobs.target import Target
 
 pytestmark = pytest.mark.anyio
-WITHIN = timedelta(seconds=10)
+WITHIN = timedelta(seconds=40)
 
 
 @asynccontextmanager
 async def raw_server(answer: bytes) -> AsyncIterator[str]:
     """Serve the same bytes to whoever asks."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(answer)
-        await writer.drain()
-        writer.close()
-
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    async with HttpPeer(said(answer)) as peer:
+        yield peer.url("/v1")
 
 
 def packed(status: int, body: bytes) -> bytes:
@@ -188,8 +182,9 @@ async def test_a_small_answer_is_read_however_many_large_ones_there_are(
     client: Client, server: Loopback, way: str
 ) -> None:
     """While they are read, and while they wait to be parsed."""
+    more_than_have_room = range(ROOM // LARGEST_BODY + 2)
     with HostileServer(LIES) as hostile:
-        flood = [asyncio.ensure_future(ask(client, hostile.url(way))) for _ in range(6)]
+        flood = [asyncio.ensure_future(ask(client, hostile.url(way))) for _ in more_than_have_room]
         small = []
         while not all(each.done() for each in flood):
             small.append(await ask(client, server.base_url))

@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
+from support.hang_guard import LONGEST
 
 from jobs.errors import Unavailable
 from scheduler.config.settings import Listen
@@ -13,9 +14,9 @@ from scheduler.http_server import HttpServer, bound, is_taken
 
 pytestmark = pytest.mark.anyio
 
-PATIENCE = 10.0
+PATIENCE = LONGEST
 ANY_PORT = Listen("127.0.0.1", 0)
-MORE_THAN_ARE_SERVED = 130
+MORE_THAN_SERVED = 130
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 LONG = 6_000_000  # characters, more than the kernel keeps for a caller who does not read
 
@@ -80,9 +81,12 @@ async def closed_by_the_server(reader: asyncio.StreamReader) -> bool:
 
 
 async def test_connections_that_ask_for_nothing_shut_monitoring_out_for_a_moment_only() -> None:
+    """A machine that stands still while they come has the first of them shut out: then more come."""
+    idle: list[Connection] = []
     async with serving(request_within=1.5) as port:
-        idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(MORE_THAN_ARE_SERVED)]
-        await until(port, 503)
+        async with asyncio.timeout(PATIENCE):
+            while not idle or await asked(port) != 503:
+                idle += [await asyncio.open_connection("127.0.0.1", port) for _ in range(MORE_THAN_SERVED)]
         await until(port, 200)
         ends = [closed_by_the_server(reader) for reader, _ in idle]
         assert all(await asyncio.gather(*ends))
@@ -106,14 +110,26 @@ async def test_a_request_that_comes_byte_by_byte_gets_no_more_time_than_any_othe
         writer.close()
 
 
+async def long_answer(port: int, *more: bytes) -> tuple[Connection, int]:
+    """Ask for the figures and return the connection with the size of the answer's head, which is read.
+
+    It is asked again where the machine has stood still for so long that the server hung up first.
+    """
+    asks = b"\r\n".join((HEALTH.replace(b"/healthz", b"/metrics").removesuffix(b"\r\n\r\n"), *more, b"", b""))
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+            writer.write(asks)
+            with suppress(ConnectionError, asyncio.IncompleteReadError):
+                return (reader, writer), len(await reader.readuntil(b"\r\n\r\n"))
+            writer.close()
+
+
 async def test_a_caller_who_does_not_read_the_answer_is_left() -> None:
     registry = CollectorRegistry()
     Gauge("long", "x" * LONG, registry=registry)
     async with serving(registry=registry, request_within=0.1, answer_within=0.5) as port:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
-        writer.write(HEALTH.replace(b"/healthz", b"/metrics"))
-        head = await reader.readuntil(b"\r\n\r\n")
-        received = len(head)
+        (reader, writer), received = await long_answer(port)
         await asyncio.sleep(1)  # the limit of the answer, twice
         with suppress(ConnectionError):
             while more := await reader.read(1 << 16):
@@ -125,12 +141,8 @@ async def test_a_caller_who_does_not_read_the_answer_is_left() -> None:
 async def test_a_caller_who_reads_slowly_gets_the_whole_answer() -> None:
     registry = CollectorRegistry()
     Gauge("long", "x" * LONG, registry=registry)
-    async with serving(registry=registry, request_within=0.1, answer_within=30.0) as port:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
-        writer.write(
-            HEALTH.replace(b"/healthz", b"/metrics").replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
-        )
-        received = 0
+    async with serving(registry=registry, request_within=0.1, answer_within=PATIENCE) as port:
+        (reader, writer), received = await long_answer(port, b"Connection: close")
         await asyncio.sleep(0.3)  # the limit of a request, three times
         while more := await reader.read(1 << 16):
             received += len(more)
@@ -139,13 +151,28 @@ async def test_a_caller_who_reads_slowly_gets_the_whole_answer() -> None:
 
 
 async def test_a_connection_that_goes_on_asking_is_kept() -> None:
-    async with serving(request_within=0.4) as port:
-        connection = await asyncio.open_connection("127.0.0.1", port)
-        began = asyncio.get_running_loop().time()
-        while asyncio.get_running_loop().time() < began + 1:
-            assert await status(connection) == 200
+    """For longer than it has for one request; again where the machine has kept it from asking in time."""
+    async with serving(request_within=0.4) as port, asyncio.timeout(PATIENCE):
+        while not await asked_without_a_pause(port, seconds=1, pause=0.2):
+            pass
+
+
+async def asked_without_a_pause(port: int, *, seconds: float, pause: float) -> bool:
+    """Ask on for so long over one connection, which is kept; False where it was silent for a pause."""
+    now = asyncio.get_running_loop().time
+    connection = await asyncio.open_connection("127.0.0.1", port)
+    began = last = now()
+    with closing(connection[1]):
+        while now() < began + seconds:
+            try:
+                assert await status(connection) == 200
+            except (ConnectionError, asyncio.IncompleteReadError):
+                assert now() - last > pause, "it was not kept"
+            if now() - last > pause:
+                return False
+            last = now()
             await asyncio.sleep(0.05)
-        connection[1].close()
+    return True
 
 
 def test_an_address_that_another_has_is_refused_with_what_to_do() -> None:

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import pytest
 import structlog
+from support.hang_guard import LONGEST
 from support.hostile import said
 from support.http_peer import HttpPeer, answer
 from support.logbook import journal, logbook, restored
@@ -254,7 +255,7 @@ def test_a_journal_that_takes_nothing_more_holds_nobody_up(tmp_path: Path, redac
         logs.configure("info", LogFormat.JOURNAL, redactor, stream=out, journal=sent.path)
         saying = threading.Thread(target=say_a_lot, daemon=True)
         saying.start()
-        saying.join(20)
+        saying.join(LONGEST)
         assert not saying.is_alive()
         kept = len(sent.entries())
         sent.go_away()
@@ -347,7 +348,7 @@ async def test_what_a_server_answers_is_in_no_log_at_any_level(redactor: Redacto
     outgoing = Outgoing(redactor)
     with logbook(redactor, level="debug") as book:
         async with HttpPeer(said(answer(200, "set-cookie: session=of-a-stranger"))) as peer:
-            await outgoing.ask("GET", Secret(peer.url("/in")), timeout=timedelta(seconds=5))
+            await outgoing.ask("GET", Secret(peer.url("/in")), timeout=timedelta(seconds=LONGEST))
         await outgoing.close()
 
     assert peer.connections == 1

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from structlog.contextvars import bind_contextvars
+from support.hang_guard import wait_ends
 from support.house import House, keyed, logged_in, open_house
 from support.logbook import Book, logbook
 
@@ -44,7 +45,7 @@ def run(number: int, job: str = "digest") -> ClaimedRun:
 
 
 async def ended(workers: WorkerPool) -> None:
-    async with asyncio.timeout(20):
+    async with wait_ends():
         while workers.health().running or workers.health().waiting:
             await asyncio.sleep(0.005)
 

@@ -5,12 +5,14 @@ import http.client
 import json
 import socket
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlencode
 
 import openai
 import pytest
 from openai.types.chat import ChatCompletionUserMessageParam
+from support.hang_guard import LONGEST, wait_ends
 
 from jobs.providers.loopback import MAX_BODY, Loopback
 from jobs.providers.loopback_replies import Endpoint, Reply
@@ -33,7 +35,7 @@ async def server() -> AsyncIterator[Loopback]:
 
 @pytest.fixture
 async def client(server: Loopback) -> AsyncIterator[openai.AsyncOpenAI]:
-    made = openai.AsyncOpenAI(base_url=server.base_url, api_key="key-1", max_retries=0, timeout=10)
+    made = openai.AsyncOpenAI(base_url=server.base_url, api_key="key-1", max_retries=0, timeout=LONGEST)
     async with made as client:
         yield client
 
@@ -47,7 +49,7 @@ def threaded() -> Iterator[ThreadedLoopback]:
 def ask(
     server: ThreadedLoopback, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
 ) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=LONGEST)
     try:
         connection.request(method, path, body, headers or {})
         answer = connection.getresponse()
@@ -231,14 +233,32 @@ async def test_a_slow_stream_begins_at_once(server: Loopback, client: openai.Asy
 async def test_a_silent_reply_never_comes(server: Loopback) -> None:
     """The request is remembered, the client times out, and nothing stays in flight."""
     server.script(Endpoint.CHAT, Reply.text("lost").silent())
-    async with openai.AsyncOpenAI(base_url=server.base_url, api_key="k", max_retries=0, timeout=0.2) as hasty:
+    soon = openai.Timeout(LONGEST, read=0.2)
+    async with openai.AsyncOpenAI(
+        base_url=server.base_url, api_key="k", max_retries=0, timeout=soon
+    ) as client:
         with pytest.raises(openai.APITimeoutError):
-            await hasty.chat.completions.create(model="m", messages=HELLO)
+            await client.chat.completions.create(model="m", messages=HELLO)
 
-    assert len(server.requests) == 1
-    async with asyncio.timeout(1):
+    await server.wait_received(1)
+    async with wait_ends():
         while server.in_flight:
             await asyncio.sleep(0.001)
+    assert len(server.requests) == 1
+
+
+def test_what_is_held_is_answered_once_the_server_has_let_it_go(threaded: ThreadedLoopback) -> None:
+    threaded.script(Endpoint.CHAT, Reply.text("at last").held())
+    with ThreadPoolExecutor(1) as other:
+        asked = other.submit(ask, threaded, "POST", "/v1/chat/completions", b"{}", JSON)
+        threaded.wait_received(1)
+        assert ask(threaded, "GET", "/v1/models")[0] == 200, "what came later is answered meanwhile"
+        assert (threaded.in_flight, asked.done()) == (1, False)
+        threaded.let_go()
+        status, body = asked.result(LONGEST)
+
+    assert (status, b"at last" in body) == (200, True)
+    assert ask(threaded, "POST", "/v1/chat/completions", b"{}", JSON)[0] == 200, "nothing is held any more"
 
 
 @pytest.mark.anyio
@@ -256,7 +276,7 @@ async def test_five_hundred_delayed_requests_are_in_flight_at_once(server: Loopb
         content: str = json.loads(answer.partition(b"\r\n\r\n")[2])["choices"][0]["message"]["content"]
         return content
 
-    async with asyncio.timeout(20):
+    async with wait_ends():
         answers = await asyncio.gather(*(one(number) for number in range(500)))
 
     assert answers == [f"n{number}" for number in range(500)]
@@ -264,11 +284,11 @@ async def test_five_hundred_delayed_requests_are_in_flight_at_once(server: Loopb
 
 @pytest.mark.anyio
 async def test_stopping_does_not_wait_for_hanging_connections() -> None:
-    """Silent and delayed replies end within a second of `stop`, and the port can be taken again."""
+    """Silent and delayed replies end with `stop`, and the port can be taken again."""
     server = Loopback()
     await server.start()
     port = server.port
-    server.script(Endpoint.MODELS, Reply.text("").silent(), Reply.text("").after(60))
+    server.script(Endpoint.MODELS, Reply.text("").silent(), Reply.text("").after(10 * LONGEST))
     writers = []
     for _ in range(2):
         _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -276,7 +296,7 @@ async def test_stopping_does_not_wait_for_hanging_connections() -> None:
         writers.append(writer)
     await server.wait_received(2)
 
-    async with asyncio.timeout(1):
+    async with wait_ends():
         await server.stop()
 
     assert server.in_flight == 0
@@ -332,7 +352,7 @@ def test_the_most_specific_script_wins(threaded: ThreadedLoopback, key: str, mod
 
 def test_a_request_is_remembered_and_keeps_its_secrets(threaded: ThreadedLoopback) -> None:
     """Method, path, duplicates of headers, body, key and model are kept; the repr shows no secret."""
-    with socket.create_connection(("127.0.0.1", threaded.port), timeout=5) as client:
+    with socket.create_connection(("127.0.0.1", threaded.port), timeout=LONGEST) as client:
         client.sendall(
             b"POST /v1/responses?api-version=1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk-secret\r\n"
             b"X-Twice: a\r\nx-twice: b\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -356,7 +376,7 @@ def test_a_request_is_remembered_and_keeps_its_secrets(threaded: ThreadedLoopbac
 def test_a_connection_serves_many_requests(threaded: ThreadedLoopback) -> None:
     """Keep-alive: raw, error and streamed answers follow one another on one connection."""
     threaded.script(Endpoint.CHAT, Reply.raw(503, {"X-Why": "tired"}, b"<html>"), Reply.text("ok"))
-    connection = http.client.HTTPConnection("127.0.0.1", threaded.port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", threaded.port, timeout=LONGEST)
     seen, sockets = [], set()
     for stream in (False, True, False):
         body = json.dumps({"model": "m", "messages": [], "stream": stream})
@@ -380,7 +400,7 @@ def test_an_unknown_path_is_not_found(threaded: ThreadedLoopback) -> None:
 
 def test_a_body_that_is_too_large_is_refused(threaded: ThreadedLoopback) -> None:
     """A declared length over the bound gets 413 before any of it is read."""
-    with socket.create_connection(("127.0.0.1", threaded.port), timeout=5) as client:
+    with socket.create_connection(("127.0.0.1", threaded.port), timeout=LONGEST) as client:
         client.sendall(
             f"POST /v1/responses HTTP/1.1\r\nhost: x\r\ncontent-length: {MAX_BODY + 1}\r\n\r\n".encode()
         )
@@ -391,7 +411,7 @@ def test_a_body_that_is_too_large_is_refused(threaded: ThreadedLoopback) -> None
 
 def test_a_head_that_is_too_large_is_refused(threaded: ThreadedLoopback) -> None:
     """More than 64 KiB of headers get 431."""
-    with socket.create_connection(("127.0.0.1", threaded.port), timeout=5) as client:
+    with socket.create_connection(("127.0.0.1", threaded.port), timeout=LONGEST) as client:
         client.sendall(b"GET /v1/models HTTP/1.1\r\nhost: x\r\nx-long: " + b"a" * 70_000 + b"\r\n\r\n")
         answer = client.makefile("rb").read()
 

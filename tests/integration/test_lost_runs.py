@@ -5,7 +5,10 @@ from datetime import UTC, timedelta
 from pathlib import Path
 
 import pytest
+from support.hang_guard import wait_ends
+from support.hostile import held, said
 from support.house import REQUEST, House, keyed, open_house
+from support.http_peer import HttpPeer, answer
 
 from jobs import clock
 from jobs.commands import Commands
@@ -13,7 +16,6 @@ from jobs.definition import Job
 from jobs.errors import FenceLost
 from jobs.events import Event, Events, RunFinished
 from jobs.providers.loopback import Loopback
-from jobs.providers.loopback_replies import Endpoint, Reply
 from jobs.run import ClaimedRun, Trigger
 from jobs.runner import run_job
 from jobs.store import instances, ledger, runs
@@ -41,22 +43,25 @@ async def taken_over(house: House, owner: int) -> tuple[ClaimedRun, ...]:
     return found.ours
 
 
-@pytest.mark.parametrize("answer", [Reply.error(503), Reply.text("late")], ids=["next target", "an end"])
+LATE = b'{"choices": [{"message": {"content": "late"}, "finish_reason": "stop"}]}'
+
+
+@pytest.mark.parametrize("reply", [answer(503), answer(200, body=LATE)], ids=["next target", "an end"])
 async def test_after_its_run_was_taken_over_a_process_sends_nothing_and_ends_nothing(
-    tmp_path: Path, answer: Reply
+    tmp_path: Path, reply: bytes
 ) -> None:
     """Its request in flight is answered; no other follows, and the run is as the other process has it."""
     heard: list[Event] = []
-    async with Loopback() as first, Loopback() as second:
-        providers = {"first": keyed(first.base_url), "second": keyed(second.base_url)}
+    taken_over_by_then = asyncio.Event()
+    async with HttpPeer(held(taken_over_by_then, said(reply))) as first, Loopback() as second:
+        providers = {"first": keyed(first.url("/v1")), "second": keyed(second.base_url)}
         async with open_house(tmp_path, providers) as house:
-            first.script(Endpoint.CHAT, answer.after(0.5))
             workshop = await workshop_of(house, heard)
             job = Job(
                 name="digest",
                 prompt=REQUEST.prompt,
                 chain=(house.target("first"), house.target("second")),
-                timeout=timedelta(minutes=1),
+                timeout=timedelta(minutes=2),
             )
             run = await house.store.write(
                 runs.add,
@@ -66,11 +71,12 @@ async def test_after_its_run_was_taken_over_a_process_sends_nothing_and_ends_not
                 now=clock.utcnow(),
             )
             working = asyncio.create_task(run_job(run, job, workshop, zone=UTC))  # type: ignore[arg-type]
-            async with asyncio.timeout(10):
-                while not first.requests:
+            async with wait_ends():
+                while not first.taken:
                     await asyncio.sleep(0.01)
 
             (taken,) = await taken_over(house, workshop.instance_id)
+            taken_over_by_then.set()
             with pytest.raises(FenceLost):
                 await working
 
@@ -78,6 +84,6 @@ async def test_after_its_run_was_taken_over_a_process_sends_nothing_and_ends_not
             tried = await house.attempts()
     assert row is not None
     assert (row["state"], row["tries"], row["output"], taken.id) == ("queued", 1, None, run.id)
-    assert (len(first.requests), second.requests) == (1, [])
+    assert (len(first.taken), second.requests) == (1, [])
     assert [attempt.outcome for attempt in tried] == ["unknown"]
     assert not [event for event in heard if isinstance(event, RunFinished)]

@@ -137,8 +137,9 @@ async def test_a_read_that_hangs_holds_no_scrape_up_and_nobody_begins_another() 
 
     assert asked == [0]
     assert 'promptd_db_errors_total{kind="locked"} 3.0' in shown(metrics)
+    refreshing = asyncio.create_task(state.refresh())
     let_go.set()
-    await state.refresh()
+    await refreshing
     assert "promptd_jobs_held 1.0" in shown(metrics)
 
 

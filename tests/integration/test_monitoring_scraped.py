@@ -2,7 +2,7 @@
 
 import re
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +38,8 @@ jobs:
   - {{name: broken, schedule: every 1s, prompt: "{{{{ vars.nothing }}}}"}}
   - {{name: mail, schedule: null, prompt: p, model: openai-codex/gpt, fallback: none}}
 """
-EVERY = "500ms"
+EVERY = "3s"  # also how long a scrape may take
+PATIENCE = 120.0
 
 
 @dataclass(frozen=True)
@@ -79,16 +80,24 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         ):
             seen = 'increase(promptd_runs_total{exported_job="digest", state="succeeded"}[20s]) > 0'
             eventually(
-                lambda: server.query(f"{seen} and on () promptd_job_consecutive_failures >= 3") or None
+                lambda: server.query(f"{seen} and on () promptd_job_consecutive_failures >= 3") or None,
+                within=PATIENCE,
             )
             yield Watched(workplace, daemon, server)
 
 
-def test_prometheus_scrapes_the_daemon_without_a_word_of_warning(watched: Watched) -> None:
-    (target,) = watched.server.ask("targets")["activeTargets"]
+def comes_true(holds: Callable[[], bool]) -> None:
+    """Wait until that is so: a scrape may come too late on a slow machine, and all is gone until the next."""
+    eventually(lambda: holds() or None, within=PATIENCE)
 
-    assert (target["health"], target["lastError"]) == ("up", "")
-    assert [each["value"][1] for each in watched.server.query('up{job="promptd"}')] == ["1"]
+
+def test_prometheus_scrapes_the_daemon_without_a_word_of_warning(watched: Watched) -> None:
+    def is_up() -> bool:
+        (target,) = watched.server.ask("targets")["activeTargets"]
+        return (target["health"], target["lastError"]) == ("up", "")
+
+    comes_true(is_up)
+    comes_true(lambda: [each["value"][1] for each in watched.server.query('up{job="promptd"}')] == ["1"])
     log = watched.server.log.read_text()
     assert "Server is ready" in log
     assert not re.search(r"level=(?!info\b|debug\b)", log), log
@@ -106,7 +115,7 @@ def test_whoever_asks_for_openmetrics_gets_it(watched: Watched) -> None:
         f"http://127.0.0.1:{watched.daemon.port}/metrics",
         headers={"Accept": "application/openmetrics-text; version=1.0.0"},
     )
-    with urllib.request.urlopen(asked, timeout=10) as answer:
+    with urllib.request.urlopen(asked, timeout=PATIENCE) as answer:
         kind, text = answer.headers["Content-Type"], answer.read().decode()
 
     assert kind.startswith("application/openmetrics-text; version=1.0.0; charset=utf-8")
@@ -117,8 +126,8 @@ def test_whoever_asks_for_openmetrics_gets_it(watched: Watched) -> None:
 
 def test_every_rule_is_evaluated_and_the_right_ones_fire(watched: Watched) -> None:
     wanted = {"PromptdProviderClosed", "PromptdLoginEndsSoon", "PromptdJobNeverSucceeded"}
-    firing = eventually(lambda: watched.server.query('ALERTS{alertstate="firing"}') or None)
-    eventually(lambda: wanted <= pending(watched.server))
+    firing = eventually(lambda: watched.server.query('ALERTS{alertstate="firing"}') or None, within=PATIENCE)
+    comes_true(lambda: wanted <= pending(watched.server))
     groups = watched.server.ask("rules")["groups"]
 
     assert {(rule["health"], rule.get("lastError", "")) for group in groups for rule in group["rules"]} == {
@@ -128,7 +137,7 @@ def test_every_rule_is_evaluated_and_the_right_ones_fire(watched: Watched) -> No
         ("PromptdJobFailing", "broken")
     ]
     unwanted = {"PromptdDown", "PromptdNotPlanning", "PromptdStateUnread", "PromptdReloadFailed"}
-    assert not unwanted & pending(watched.server)
+    comes_true(lambda: not unwanted & pending(watched.server))
 
 
 def pending(server: Prometheus) -> set[str]:
@@ -139,10 +148,11 @@ def pending(server: Prometheus) -> set[str]:
 def test_every_figure_that_is_asked_for_is_there_with_these_labels(watched: Watched) -> None:
     """Each selector on its own finds something: its name, its labels, and the values it wants."""
     asked = {(whose, each) for whose, expression in expressions() for each in selectors(expression)}
-    missing = sorted((whose, each) for whose, each in asked if not watched.server.query(each))
 
     assert len(asked) > 60
-    assert missing == []
+    for whose, each in sorted(asked):
+        found = eventually(lambda each=each: watched.server.query(each) or None, within=PATIENCE)
+        assert found, (whose, each)
 
 
 def test_labels_that_are_grouped_by_are_labels_of_what_is_grouped(watched: Watched) -> None:

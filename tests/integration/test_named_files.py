@@ -13,7 +13,7 @@ from jobs.errors import UsageError
 from jobs.store import backup
 from scheduler.cli.job_drafts import JobFile
 
-PATIENCE = 20
+PATIENCE = 60
 
 
 @pytest.fixture

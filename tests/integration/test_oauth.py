@@ -3,29 +3,41 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, update
+from support.hang_guard import wait_ends
+from support.hostile import held, said
 from support.house import House, keyed, logged_in, open_house
+from support.http_peer import HttpPeer, answer
 from support.ledger import NOW
 
 from jobs import clock
+from jobs.attempt import Purpose, Step
+from jobs.credential import Readable
 from jobs.errors import ErrorClass
 from jobs.events import RefreshSettled
 from jobs.mark import Status
 from jobs.providers.call import ChainExhausted
 from jobs.providers.loopback import Loopback
 from jobs.providers.loopback_replies import Endpoint, Reply
+from jobs.providers.pool import Habits
 from jobs.providers.rows import ProviderRow
+from jobs.providers.settle import record_unsent
 from jobs.secret import Secret
 from jobs.store import credentials
+from jobs.store.attempts import Failure, Place
 from jobs.store.tables import marks
 
 pytestmark = pytest.mark.anyio
 EXPIRED = timedelta(seconds=-1)
 SOON = timedelta(minutes=2)
 REFUSED = Reply.error(401, code="token_expired")
+SAID_REFUSED = said(answer(401, body=b'{"error": {"code": "token_expired"}}'))
+SAID_DEAD = said(answer(400, body=b'{"error": "invalid_grant"}'))
+FINE = b'{"choices": [{"message": {"content": "fine"}, "finish_reason": "stop"}]}'
 
 
 @pytest.fixture
@@ -118,22 +130,29 @@ async def test_fifty_runs_that_are_refused_at_once_send_one_refresh(house: House
     assert await house.marks() == []
 
 
-async def test_a_token_that_another_process_stored_is_adopted(
-    house: House, server: Loopback, tmp_path: Path
-) -> None:
+async def test_a_token_that_another_process_stored_is_adopted(server: Loopback, tmp_path: Path) -> None:
     """The row is read again inside the lease."""
-    await house.log_in("login")
-    server.script(Endpoint.CHAT, REFUSED.after(0.3), key="access-0")
-    asking = asyncio.create_task(house.complete(house.target("login")))
-    await server.wait_received(1, endpoint=Endpoint.CHAT)
-
-    async with open_house(tmp_path, providers_of(server)) as other:
-        await other.log_in("login", access="newer", refresh="refresh-9", generation=1)
-    await asking
+    stored = asyncio.Event()
+    async with HttpPeer(held(stored, SAID_REFUSED), said(answer(200, body=FINE))) as peer:
+        providers = {"login": logged_in(peer.url("/v1"), server.token_url)}
+        async with open_house(tmp_path, providers) as house, open_house(tmp_path, providers) as other:
+            await house.log_in("login")
+            asking = asyncio.create_task(house.complete(house.target("login")))
+            await came(peer)
+            await other.log_in("login", access="newer", refresh="refresh-9", generation=1)
+            stored.set()
+            await asking
 
     assert refreshes(server) == []
-    assert [one.key for one in server.received(Endpoint.CHAT)] == ["access-0", "newer"]
+    assert [one.headers["authorization"] for one in peer.taken] == ["Bearer access-0", "Bearer newer"]
     assert RefreshSettled("login", "login", "adopted") in house.events
+
+
+async def came(peer: HttpPeer) -> None:
+    """Wait for a request."""
+    async with wait_ends():
+        while not peer.taken:
+            await asyncio.sleep(0.01)
 
 
 async def test_two_processes_refresh_one_at_a_time(house: House, server: Loopback, tmp_path: Path) -> None:
@@ -145,6 +164,63 @@ async def test_two_processes_refresh_one_at_a_time(house: House, server: Loopbac
         await asyncio.gather(house.complete(house.target("login")), other.complete(other.target("login")))
 
     assert refreshes(server) == ["refresh-0"]
+
+
+async def test_who_waits_for_the_refresh_of_another_in_vain_says_so_and_goes_on(
+    house: House, server: Loopback, tmp_path: Path
+) -> None:
+    """Else the ledger would not say why the first target was left."""
+    await house.log_in("login", left=EXPIRED)
+    server.script(Endpoint.TOKEN, Reply.tokens(access_token="new", refresh_token="refresh-1").held())
+
+    async with open_house(tmp_path, providers_of(server)) as other:
+        elsewhere = asyncio.create_task(other.complete(other.target("login"), within=300))
+        await server.wait_received(1, endpoint=Endpoint.TOKEN)
+        await house.complete(house.target("login"), house.target("backup"), within=8)
+        _sent, waited, answered = await house.attempts()
+        (closed,) = await house.marks()
+        server.let_go()
+        await elsewhere
+
+    assert closed.error_class == "auth_unavailable"
+    assert await house.marks() == [], "the token that came disproves it"
+    assert (waited.target_index, waited.purpose, waited.error_class) == (0, "refresh", "auth_unavailable")
+    assert "another process is refreshing" in waited.message
+    assert (answered.target_index, answered.outcome) == (1, "succeeded")
+    assert refreshes(server) == ["refresh-0"]
+
+
+async def test_a_wait_in_vain_closes_no_login_that_has_a_newer_token_by_then(house: House) -> None:
+    """It may be stored between the last look at the lease and the row that tells of the wait."""
+    await house.log_in("login", left=EXPIRED)
+    target, services = house.target("login"), house.services
+    provider = services.registry.provider(target.provider)
+    unsent = partial(
+        record_unsent,
+        vault=services.vault,
+        provider=provider,
+        target=target,
+        place=Place(None, 1, Purpose.MAIN, 0),
+        failure=Failure(ErrorClass.AUTH_UNAVAILABLE, "*/unanswerable", "in vain"),
+        onward=Step.STOP,
+        habits=Habits(),
+        now=clock.utcnow(),
+    )
+
+    def read(connection: Connection) -> Readable:
+        (found,) = services.vault.open(connection, provider, now=clock.utcnow())
+        assert isinstance(found, Readable)
+        return found
+
+    readable = await house.store.read(read)
+    await house.log_in("login", access="newer", generation=1)
+    renewed = await house.store.write(lambda connection: unsent(connection, readable=readable))
+    readable = await house.store.read(read)
+    as_it_was = await house.store.write(lambda connection: unsent(connection, readable=readable))
+
+    assert renewed.mark is None
+    assert as_it_was.mark is not None
+    assert [row.error_class for row in await house.attempts()] == ["auth_unavailable"] * 2
 
 
 async def test_the_new_token_is_stored_before_it_is_used(house: House, server: Loopback) -> None:
@@ -219,18 +295,22 @@ async def test_a_token_that_is_still_valid_is_used_while_its_refresh_is_lost(
     assert await house.marks() == []
 
 
-async def test_a_login_that_was_made_anew_meanwhile_is_not_dead(house: House, server: Loopback) -> None:
+async def test_a_login_that_was_made_anew_meanwhile_is_not_dead(server: Loopback, tmp_path: Path) -> None:
     """The stored token is read once more before its refusal counts."""
-    await house.log_in("login", left=EXPIRED)
-    server.script(Endpoint.TOKEN, Reply.token_error(400, "invalid_grant").after(0.2))
-    asking = asyncio.create_task(house.complete(house.target("login")))
-    await server.wait_received(1, endpoint=Endpoint.TOKEN)
-
-    await house.log_in("login", access="new", login_id="login-2")
-    await asking
+    made_anew = asyncio.Event()
+    async with HttpPeer(held(made_anew, SAID_DEAD)) as peer:
+        providers = {"login": logged_in(server.base_url, peer.url("/oauth/token"))}
+        async with open_house(tmp_path, providers) as house:
+            await house.log_in("login", left=EXPIRED)
+            asking = asyncio.create_task(house.complete(house.target("login")))
+            await came(peer)
+            await house.log_in("login", access="new", login_id="login-2")
+            made_anew.set()
+            await asking
+            marks = await house.marks()
 
     assert [one.key for one in server.received(Endpoint.CHAT)] == ["new"]
-    assert await house.marks() == []
+    assert marks == []
 
 
 async def test_a_login_without_a_refresh_token_says_what_to_do(house: House, server: Loopback) -> None:

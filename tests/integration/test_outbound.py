@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, select, text
-from support.hostile import said, stalled
+from support.hang_guard import LONGEST
+from support.hostile import late, said
 from support.http_peer import HttpPeer, answer
 from test_cli_ground import World
 
 from jobs import clock
+from jobs.delivery.room import HANGS_AFTER
 from jobs.delivery_state import Deliver
 from jobs.events import RunRecovered
 from jobs.run import Consequences, Outcome, Served
@@ -37,7 +39,9 @@ jobs:
   - {name: off, schedule: null, prompt: never, enabled: false}
 """
 ANSWER = Outcome.succeeded("All is well.", served=Served("custom:house", "m", "key"))
-PATIENCE = 10.0
+PATIENCE = LONGEST / 2  # what hangs is left alone for longer
+NEVER = 3600.0
+LATER = said(answer(503, "retry-after: 3600"))
 HAS_FAILED = select(table.c.id).where(table.c.failures > 0)
 
 
@@ -48,9 +52,9 @@ def world(tmp_path: Path) -> World:
 
 @asynccontextmanager
 async def at_work(world: World) -> AsyncIterator[tuple[App, Outbound]]:
-    """Give what goes out of a daemon, at work until the block ends."""
+    """Give what goes out of a daemon, at work until the block ends: it looks when it is told to."""
     async with open_app(world.settings, environ=world.environ, kind="daemon", redactor=Redactor()) as app:
-        outbound = Outbound(app, begun_again_after=0.1)
+        outbound = Outbound(app, begun_again_after=0.1, looks_every=NEVER)
         outbound.start()
         try:
             yield app, outbound
@@ -96,6 +100,7 @@ async def test_a_part_that_breaks_is_told_of_and_begun_again(
                 await asyncio.sleep(0.02)
         await app.store.write(rename, "taken_away", "deliveries")
         await app.store.write(end, world)
+        outbound.wake()
         await states(app, "delivered")
 
     told = next(record for record in caplog.records if "have broken" in record.message)
@@ -123,8 +128,7 @@ async def test_what_a_job_that_is_removed_leaves_is_named_and_sent_like_any_othe
         await states(app)
         await app.store.write(end, world)
         outbound.worked("digest")
-        async with asyncio.timeout(2):
-            await states(app, "delivered")
+        await states(app, "delivered")
 
     assert [each.name for each in (world.home / "state" / "out").iterdir()] == ["+0900.md"]
 
@@ -138,9 +142,9 @@ async def test_a_reload_forgets_no_disk_that_hangs(world: World) -> None:
 
 
 async def test_somebody_who_asks_is_not_made_to_wait_for_a_target_that_has_hung(world: World) -> None:
-    """What waits for the target is left alone for ten seconds else."""
-    async with HttpPeer(stalled(), said(answer(200))) as peer:
-        hook = f'hook: {{webhook: "{peer.url()}", timeout: 2s}}'
+    """What waits for the target is left alone for a minute else."""
+    async with HttpPeer(late(2 * HANGS_AFTER, LATER), said(answer(200))) as peer:
+        hook = f'hook: {{webhook: "{peer.url()}", timeout: 1m}}'
         world.file.write_text(CONFIG.replace("delivery: {", f"delivery: {{{hook}, "))
         world.settings = load(world.file, environ=world.environ, now=world.now)
         async with at_work(world) as (app, outbound):
@@ -151,8 +155,7 @@ async def test_somebody_who_asks_is_not_made_to_wait_for_a_target_that_has_hung(
                 while not await app.store.read(lambda db: db.execute(HAS_FAILED).all()):
                     await asyncio.sleep(0.02)
             outbound.wake()
-            async with asyncio.timeout(PATIENCE / 2):
-                await states(app, "pending", "delivered")
+            await states(app, "pending", "delivered")
 
 
 async def test_the_end_of_a_dead_process_s_run_is_sent_when_it_is_told(world: World) -> None:
@@ -161,8 +164,7 @@ async def test_the_end_of_a_dead_process_s_run_is_sent_when_it_is_told(world: Wo
         await states(app)
         run = await app.store.write(end, world)
         app.events.emit(RunRecovered(run, Outcome.abandoned()))
-        async with asyncio.timeout(2):
-            await states(app, "delivered")
+        await states(app, "delivered")
 
 
 async def test_alerts_are_about_the_jobs_that_fall_due_and_those_whom_a_chain_names(world: World) -> None:
@@ -175,9 +177,9 @@ async def test_alerts_are_about_the_jobs_that_fall_due_and_those_whom_a_chain_na
 
 
 async def test_a_reload_after_a_secret_was_mended_sends_what_waits(world: World) -> None:
-    """The file has another text, at the same place: the first wait alone is ten seconds."""
+    """The file has another text, at the same place: its next try would be in an hour."""
     secret = world.file.parent / "where"
-    async with HttpPeer(said(answer(503))) as old, HttpPeer(said(answer(200))) as new:
+    async with HttpPeer(LATER) as old, HttpPeer(said(answer(200))) as new:
         secret.write_text(old.url())
         world.file.write_text(
             CONFIG.replace("delivery: {", f'delivery: {{hook: {{webhook: "file:{secret}"}}, ')
@@ -192,5 +194,4 @@ async def test_a_reload_after_a_secret_was_mended_sends_what_waits(world: World)
             secret.write_text(new.url())
             again = await reconfigured(app, world.settings, world.environ)
             outbound.take(again, ways_of(again))
-            async with asyncio.timeout(PATIENCE / 2):
-                await states(app, "delivered")
+            await states(app, "delivered")

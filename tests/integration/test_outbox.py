@@ -13,7 +13,8 @@ import pytest
 from sqlalchemy import Connection, Row, insert, select, update
 from support.claiming import HOURLY
 from support.delivering import literal, tools_with
-from support.hostile import said, stalled
+from support.hang_guard import LONGEST
+from support.hostile import Way, held, late, said, stalled
 from support.http_peer import HttpPeer, answer
 from support.ledger import target_of
 
@@ -39,7 +40,8 @@ BOTH = pytest.mark.parametrize("kind", ["sqlite", "postgresql"], indirect=True)
 ACCEPTS, REFUSES = said(answer(200)), said(answer(503))
 ANSWER = Outcome.succeeded("All is well.", served=Served("zai", "glm-5", "key"))
 SECOND, HOUR, YEARS = timedelta(seconds=1), timedelta(hours=1), timedelta(days=3650)
-TOLERANCE = 10.0
+TOLERANCE = LONGEST
+BRIEFLY = 0.05  # seconds, after which a target counts as hanging
 
 
 @pytest.fixture(params=["sqlite"])
@@ -139,12 +141,17 @@ def ways_to(tools: Tools, *targets: DeliveryTarget) -> Ways:
     return Ways({each.name: each for each in targets}, {}, tools)
 
 
-def hook(peer: HttpPeer, name: str = "hook", *, timeout: float = 30) -> WebhookTarget:
+def hook(peer: HttpPeer, name: str = "hook", *, timeout: float = 5 * LONGEST) -> WebhookTarget:
     return WebhookTarget(name, literal(peer.url()), timeout=timedelta(seconds=timeout))
 
 
 def inbox(directory: Path, name: str = "inbox") -> FileTarget:
     return FileTarget(name, f"{name}-{{run_id}}.md", directory)
+
+
+def hanging(hangs_after: float) -> Way:
+    """Refuse so late that it counts as hanging: whoever answers behind it has all the time that he needs."""
+    return late(2 * hangs_after, REFUSES)
 
 
 def keys(peer: HttpPeer) -> Counter[str]:
@@ -237,12 +244,7 @@ async def test_what_a_process_was_sending_when_it_stopped_is_sent_by_another_wit
 async def test_a_stop_gives_what_is_being_sent_its_time_and_begins_nothing_more(database: str) -> None:
     """Neither what waits behind it for the same target, nor what is written meanwhile."""
     accepts = asyncio.Event()
-
-    async def hesitant(writer: asyncio.StreamWriter) -> None:
-        await accepts.wait()
-        await ACCEPTS(writer)
-
-    async with HttpPeer(hesitant) as peer, sending(database, hook(peer)) as sender:
+    async with HttpPeer(held(accepts, ACCEPTS)) as peer, sending(database, hook(peer)) as sender:
         await sender.finished("hook")
         await sender.finished("hook")
         await sender.until(lambda _: bool(peer.taken))
@@ -328,15 +330,10 @@ async def test_what_is_being_sent_to_a_target_that_changes_is_sent_anew_and_has_
 ) -> None:
     """Its receiver hangs; a reload says where to, or how long, now. Others are not disturbed."""
     accepts = asyncio.Event()
-
-    async def hesitant(writer: asyncio.StreamWriter) -> None:
-        await accepts.wait()
-        await ACCEPTS(writer)
-
     async with (
         HttpPeer(stalled()) as old,
         HttpPeer(ACCEPTS) as new,
-        HttpPeer(hesitant) as other,
+        HttpPeer(held(accepts, ACCEPTS)) as other,
         sending(database, hook(old), hook(other, "other")) as sender,
     ):
         await sender.finished("hook", "other")
@@ -383,13 +380,15 @@ async def test_targets_that_hang_hold_up_no_other_for_longer_than_it_takes_to_se
         await sender.until(lambda _: len(peer.taken) >= STRANGERS_AT_ONCE)
         await sender.finished("inbox")
         await sender.until(lambda found: found[-1].state == "delivered")
-
-    assert len(peer.taken) == len(names)
+        await sender.until(lambda _: len(peer.taken) == len(names))
 
 
 async def test_a_target_that_refuses_at_once_is_asked_for_the_next_at_once(database: str) -> None:
     """What is wrong may be the one that it refuses."""
-    async with HttpPeer(REFUSES, ACCEPTS) as peer, sending(database, hook(peer), wait=HOUR) as sender:
+    async with (
+        HttpPeer(REFUSES, ACCEPTS) as peer,
+        sending(database, hook(peer), wait=HOUR, hangs_after=LONGEST) as sender,
+    ):
         await sender.finished("hook")
         await sender.finished("hook")
         first, _second = await sender.all_are("pending", "delivered")
@@ -399,10 +398,9 @@ async def test_a_target_that_refuses_at_once_is_asked_for_the_next_at_once(datab
 
 async def test_a_target_that_hangs_is_left_alone_until_its_next_try_is_due(database: str) -> None:
     """What else waits for it is not tried against it one by one, until somebody asks for it."""
-    timeout = HANGS_AFTER + 0.1
     async with (
-        HttpPeer(stalled(), ACCEPTS) as peer,
-        sending(database, hook(peer, timeout=timeout), wait=10 * SECOND) as sender,
+        HttpPeer(hanging(BRIEFLY), ACCEPTS) as peer,
+        sending(database, hook(peer), wait=HOUR, hangs_after=BRIEFLY) as sender,
     ):
         for _ in range(3):
             await sender.finished("hook")

@@ -9,19 +9,32 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, update
+from support.hang_guard import wait_ends
 from support.hostile import stalled
 from support.http_peer import HttpPeer
-from test_outbox import ACCEPTS, HOUR, REFUSES, SECOND, TOLERANCE, Sender, hook, inbox, sending, ways_to
+from test_outbox import (
+    ACCEPTS,
+    BRIEFLY,
+    HOUR,
+    REFUSES,
+    SECOND,
+    TOLERANCE,
+    Sender,
+    hanging,
+    hook,
+    inbox,
+    sending,
+    ways_to,
+)
 
 from jobs import clock
 from jobs.delivery.outbox import Ways
 from jobs.delivery.room import AT_MOST, STRANGERS_AT_MOST
-from jobs.events import DeliverySettled
+from jobs.events import DeliverySettled, Event
 from jobs.store import deliveries
 from jobs.store.tables import deliveries as table
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("kind", ["sqlite"], indirect=True)]
-HANGS_AFTER = 0.05
 MANY = AT_MOST + 10
 
 
@@ -32,7 +45,7 @@ async def test_a_target_that_answers_is_served_while_more_hang_than_there_are_pl
     async with (
         HttpPeer(stalled()) as peer,
         sending(
-            database, *(hook(peer, each) for each in names), inbox(tmp_path), hangs_after=HANGS_AFTER
+            database, *(hook(peer, each) for each in names), inbox(tmp_path), hangs_after=BRIEFLY
         ) as sender,
     ):
         await sender.finished("inbox")
@@ -49,9 +62,10 @@ async def test_a_target_that_has_hung_takes_no_place_of_those_who_answer(databas
     """It answered before; from then on it counts as a stranger, of whom fewer are sent to at once."""
     names = [f"hook-{number}" for number in range(STRANGERS_AT_MOST + 12)]
     taken: list[int] = []
-    async with HttpPeer(*[ACCEPTS] * len(names), stalled()) as peer:
-        targets = [hook(peer, each, timeout=1) for each in names]
-        async with sending(database, *targets, wait=HOUR, hangs_after=HANGS_AFTER) as sender:
+    hangs = hanging(BRIEFLY)
+    async with HttpPeer(*[ACCEPTS] * len(names), *[hangs] * len(names), hanging(0.5)) as peer:
+        targets = [hook(peer, each) for each in names]
+        async with sending(database, *targets, wait=HOUR, hangs_after=BRIEFLY) as sender:
             sender.listen(lambda _event: taken.append(len(peer.taken)))
             await sender.finished(*names)
             await sender.all_are(*["delivered"] * len(names))
@@ -71,12 +85,12 @@ async def test_a_target_that_was_changed_is_not_known_to_answer(database: str) -
     taken: list[int] = []
     async with HttpPeer(ACCEPTS) as before, HttpPeer(stalled()) as after:
         targets = [hook(before, each) for each in names]
-        async with sending(database, *targets, wait=HOUR, hangs_after=HANGS_AFTER) as sender:
+        async with sending(database, *targets, wait=HOUR, hangs_after=BRIEFLY) as sender:
             await sender.finished(*names)
             await sender.all_are(*["delivered"] * len(names))
             others = [hook(after, each, timeout=1) for each in names]
             sender.outbox.take(ways_to(sender.ways.tools, *others))
-            sender.listen(lambda _event: taken.append(len(after.taken)))
+            sender.listen(lambda event: taken.append(len(after.taken)) if has_failed(event) else None)
             await sender.finished(*names)
             await sender.until(lambda _: bool(taken))
 
@@ -93,35 +107,41 @@ async def test_a_first_try_goes_before_those_that_have_failed_when_everybody_is_
             await former.finished(*names, "inbox")
             await former.store.write(tried_once)
         targets = (*(hook(peer, each) for each in names), inbox(tmp_path))
-        async with sending(database, *targets, hangs_after=HANGS_AFTER) as sender:
+        async with sending(database, *targets, hangs_after=BRIEFLY) as sender:
             await sender.until(lambda found: found[-1].state == "delivered")
 
 
 async def test_a_target_that_hangs_now_and_then_is_not_left_alone_for_that(database: str) -> None:
     """What comes behind it would wait for that one's next try, and more would come meanwhile than is sent."""
-    async with HttpPeer(ACCEPTS, stalled(), ACCEPTS) as peer:
-        target = hook(peer, timeout=1)
-        async with sending(database, target, wait=HOUR, hangs_after=HANGS_AFTER) as sender:
-            await sender.finished("hook")
-            await sender.all_are("delivered")
-            await sender.finished("hook")
-            await sender.finished("hook")
-            await sender.all_are("delivered", "pending", "delivered")
+    async with (
+        HttpPeer(ACCEPTS, hanging(BRIEFLY), ACCEPTS) as peer,
+        sending(database, hook(peer), wait=HOUR, hangs_after=BRIEFLY) as sender,
+    ):
+        await sender.finished("hook")
+        await sender.all_are("delivered")
+        await sender.finished("hook")
+        await sender.finished("hook")
+        await sender.all_are("delivered", "pending", "delivered")
 
     assert len(peer.taken) == 3
 
 
 async def test_who_sees_a_failure_and_asks_for_the_next_is_not_overruled(database: str) -> None:
     """The failure is told first, and whoever hears of it may have mended the target at once."""
-    async with HttpPeer(stalled(), ACCEPTS) as peer:
-        target = hook(peer, timeout=1)
-        async with sending(database, target, wait=HOUR, hangs_after=HANGS_AFTER) as sender:
-            sender.listen(lambda _event: sender.outbox.hasten())
-            await sender.finished("hook")
-            await sender.finished("hook")
-            await sender.all_are("pending", "delivered")
+    async with (
+        HttpPeer(hanging(BRIEFLY), ACCEPTS) as peer,
+        sending(database, hook(peer), wait=HOUR, hangs_after=BRIEFLY) as sender,
+    ):
+        sender.listen(lambda _event: sender.outbox.hasten())
+        await sender.finished("hook")
+        await sender.finished("hook")
+        await sender.all_are("pending", "delivered")
 
     assert len(peer.taken) == 2
+
+
+def has_failed(event: Event) -> bool:
+    return isinstance(event, DeliverySettled) and event.outcome != "delivered"
 
 
 def tried_once(connection: Connection) -> None:
@@ -244,7 +264,7 @@ async def test_a_target_that_has_hung_and_changes_as_that_is_told_is_not_left_al
     async with (
         HttpPeer(stalled()) as old,
         HttpPeer(ACCEPTS) as new,
-        sending(database, hook(old, timeout=0.2), wait=HOUR, hangs_after=HANGS_AFTER) as sender,
+        sending(database, hook(old, timeout=0.2), wait=HOUR, hangs_after=BRIEFLY) as sender,
     ):
         other = ways_to(sender.ways.tools, hook(new))
         sender.listen(lambda event: sender.outbox.take(other) if isinstance(event, DeliverySettled) else None)
@@ -263,10 +283,11 @@ async def test_a_target_that_none_of_two_daemons_knows_is_a_dead_letter_after_a_
         sending(database, inbox(tmp_path), leaves_for=patience) as two,
     ):
         await one.finished("hook")
-        while (row := (await one.rows())[0]).state == "pending":
-            one.outbox.wake()
-            two.outbox.wake()
-            await asyncio.sleep(0.1)
+        async with wait_ends():
+            while (row := (await one.rows())[0]).state == "pending":
+                one.outbox.wake()
+                two.outbox.wake()
+                await asyncio.sleep(0.1)
         await asyncio.gather(one.outbox.drain(TOLERANCE), two.outbox.drain(TOLERANCE))
         heard = [each for each in (*one.heard, *two.heard) if isinstance(each, DeliverySettled)]
 
@@ -281,16 +302,17 @@ async def test_what_waits_for_a_target_that_hangs_at_another_daemon_is_left_to_t
     """That one sends, or waits for its next try: it has not given up, however long what is behind waits."""
     async with (
         HttpPeer(stalled()) as peer,
-        sending(database, hook(peer, timeout=0.2), wait=HOUR, hangs_after=HANGS_AFTER) as knows,
+        sending(database, hook(peer, timeout=0.2), wait=HOUR, hangs_after=BRIEFLY) as knows,
     ):
         for _ in range(3):
             await knows.finished("hook")
         await knows.until(lambda found: found[0].failures == 1)
         async with sending(database, leaves_for=timedelta()) as other:
             await other.finished("nowhere")
-            while (found := await other.rows())[-1].state == "pending":
-                other.outbox.wake()
-                await asyncio.sleep(0.1)
+            async with wait_ends():
+                while (found := await other.rows())[-1].state == "pending":
+                    other.outbox.wake()
+                    await asyncio.sleep(0.1)
 
     assert [(row.state, row.failures) for row in found[:3]] == [
         ("pending", 1),

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.exc import DBAPIError, OperationalError
+from support.hang_guard import LONGEST
 from support.ledger import make_instance
 from support.postgres import PASSWORD, Server
 from support.wire import nobodys_port
@@ -91,7 +92,7 @@ def test_who_reads_in_a_writing_transaction_has_read_what_stands(writing: Engine
             ends = thread.submit(counted_then_written)
             eventually(lambda: connection.execute(text(WAITING)).scalar_one() == 1 or None)
             assert not ends.done()
-        assert ends.result(10) == 1
+        assert ends.result(LONGEST) == 1
     second.dispose()
 
 
@@ -146,21 +147,23 @@ def standing_still(pid: int) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
-def patient_for(engine: Engine, seconds: float) -> Engine:
-    """Let an engine's new connections wait so long for a silent server."""
-    event.listen(engine, "connect", lambda connection, _entry: setattr(connection, "silent_for", seconds))
-    return engine
+def be_patient_for(connection: Connection, seconds: float) -> None:
+    """Let this connection wait so long for a silent server from now on."""
+    driver: Any = connection.connection.driver_connection
+    driver.silent_for = seconds
 
 
 @pytest.mark.parametrize("words", ["SELECT 1", "COMMIT"])
 def test_a_server_that_stands_still_is_given_up(url: str, words: str) -> None:
     """Its own limits do not count then, and its machine keeps the connection up."""
-    engine = patient_for(open_engine(url, writes=True), 0.3)
+    engine = open_engine(url, writes=True)
 
     with engine.connect() as connection:
         connection.begin()
         make_instance(connection)
-        with standing_still(server_of(connection)), pytest.raises(DBAPIError) as given_up:
+        pid = server_of(connection)
+        be_patient_for(connection, 0.3)
+        with standing_still(pid), pytest.raises(DBAPIError) as given_up:
             connection.commit() if words == "COMMIT" else connection.execute(text(words))
     with engine.begin() as connection:
         left = count(connection)
@@ -172,10 +175,12 @@ def test_a_server_that_stands_still_is_given_up(url: str, words: str) -> None:
 
 
 def test_a_session_that_stands_still_while_nothing_is_asked_is_replaced(url: str) -> None:
-    engine = patient_for(open_engine(url, writes=False), 0.3)
+    engine = open_engine(url, writes=False)
 
     with engine.connect() as connection:
         pid = server_of(connection)
+        connection.rollback()  # which is not asked of the server again then
+        be_patient_for(connection, 0.3)
     with standing_still(pid), engine.connect() as connection:
         assert server_of(connection) != pid
     engine.dispose()
@@ -183,15 +188,18 @@ def test_a_session_that_stands_still_while_nothing_is_asked_is_replaced(url: str
 
 def test_a_statement_that_may_take_long_is_waited_for(url: str) -> None:
     """As a migration of large tables does."""
-    engine = patient_for(open_engine(url, writes=True), 0.1)
-    slow = text("SELECT pg_sleep(0.4)")
+    engine = open_engine(url, writes=True)
+    slow = text("SELECT pg_sleep(3.5)")
 
     with engine.begin() as connection:
+        be_patient_for(connection, 3)
         postgresql.without_limit(connection)
         connection.execute(slow)
     engine.dispose()
-    with engine.connect() as connection, pytest.raises(DBAPIError, match="said nothing"):
-        connection.execute(slow)
+    with engine.connect() as connection:
+        be_patient_for(connection, 0.1)
+        with pytest.raises(DBAPIError, match="said nothing"):
+            connection.execute(slow)
     engine.dispose()
 
 
@@ -283,7 +291,7 @@ def test_two_processes_that_migrate_at_once_both_find_it_done(postgres: Server) 
 
     both = [subprocess.Popen(words, stderr=subprocess.PIPE, text=True) for _ in range(2)]
 
-    assert [each.communicate(timeout=60)[1] for each in both] == ["", ""]
+    assert [each.communicate(timeout=2 * LONGEST)[1] for each in both] == ["", ""]
     assert migrate.current(postgres.url(name)) == REVISION
     postgres.drop(name)
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
+from support.hang_guard import LONGEST
 from support.ledger import NOW
 from support.postgres import Server
 from support.wire import Cut, Wire, wire_to
@@ -64,7 +65,7 @@ async def test_a_commit_without_an_answer_is_asked_after_and_done_once(
     """Whether it got there or not: nothing is lost or twice, and the verb's own result comes back."""
     wire.cut_at(COMMIT, cut)
     written = asyncio.create_task(store.insist(register))
-    assert await asyncio.to_thread(wire.was_cut.wait, 10)
+    assert await asyncio.to_thread(wire.was_cut.wait, LONGEST)
 
     with pytest.raises(DBAPIError) as meanwhile:
         await store.write(register)
@@ -80,7 +81,7 @@ async def test_a_commit_that_is_still_in_doubt_at_the_end_is_told_as_a_failure(
 ) -> None:
     wire.cut_at(COMMIT, Cut.WORD)
     written = asyncio.create_task(store.write(register))
-    assert await asyncio.to_thread(wire.was_cut.wait, 10)
+    assert await asyncio.to_thread(wire.was_cut.wait, LONGEST)
 
     await asyncio.to_thread(store.close)
 
@@ -122,7 +123,7 @@ async def test_what_must_not_be_lost_waits_for_a_server_that_is_away(store: Stor
     """Writes and reads alike."""
     wire.cut_at(b"SAVEPOINT", Cut.WORD)
     written = asyncio.create_task(store.insist(register))
-    assert await asyncio.to_thread(wire.was_cut.wait, 10)
+    assert await asyncio.to_thread(wire.was_cut.wait, LONGEST)
     read = asyncio.create_task(store.insist_on_reading(count))
     await asyncio.wait((written, read), timeout=0.2)
     assert not written.done()

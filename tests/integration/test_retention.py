@@ -10,7 +10,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, Engine, event, insert, select, update
+from support.hang_guard import wait_ends
 from support.ledger import DAY, HOUR, NOW, SECOND
 from test_cli_ground import CONFIG, World
 from test_db_care import delivery_of, fill, left
@@ -44,14 +45,14 @@ async def opened(world: World) -> AsyncIterator[App]:
 
 async def until_left(app: App, number: int) -> None:
     """Wait until so many runs are left."""
-    async with asyncio.timeout(20):
+    async with wait_ends():
         while len(await app.store.read(left)) != number:
             await asyncio.sleep(0.02)
 
 
 async def until_said(caplog: pytest.LogCaptureFixture, what: str) -> None:
     """Wait until the log says something."""
-    async with asyncio.timeout(20):
+    async with wait_ends():
         while what not in caplog.text:
             await asyncio.sleep(0.02)
 
@@ -78,7 +79,7 @@ async def test_a_watch_prunes_soon_after_a_start_and_again_when_the_limits_chang
         assert len(await app.store.read(left)) == 7
 
         retention.take(replace(app, settings=replace(app.settings, limits=Limits(keep_runs=1))))
-        async with asyncio.timeout(20):
+        async with wait_ends():
             while len(caplog.records) < 2:
                 await asyncio.sleep(0.02)
         assert len(await app.store.read(left)) == 2
@@ -88,6 +89,25 @@ async def test_a_watch_prunes_soon_after_a_start_and_again_when_the_limits_chang
         "removed 5 runs",
         "removed 5 runs",
     ]
+
+
+async def test_limits_that_change_while_it_prunes_are_kept_too(world: World) -> None:
+    """What was pruned by those of before is pruned again at the next look, and not tomorrow."""
+    async with opened(world) as app:
+        retention = Retention(app, first_after=0, looked_every=0.02)
+        limits = [replace(app, settings=replace(app.settings, limits=Limits(keep_runs=1)))]
+
+        def change(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+            if statement.startswith("DELETE FROM runs") and limits:
+                retention.take(limits.pop())
+
+        event.listen(Engine, "before_cursor_execute", change)
+        watch = asyncio.create_task(retention.watch())
+        try:
+            await until_left(app, 1)
+        finally:
+            event.remove(Engine, "before_cursor_execute", change)
+            watch.cancel()
 
 
 def more(connection: Connection, number: int) -> None:

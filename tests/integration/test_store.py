@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
+from support.hang_guard import LONGEST
 
 from jobs.errors import Unavailable
 from jobs.store.engine import kind_of
@@ -55,11 +56,11 @@ class Gate:
     def __call__(self, connection: Connection) -> None:
         """Wait, in the writer's thread."""
         self._entered.set()
-        assert self._opened.wait(10)
+        assert self._opened.wait(LONGEST)
 
     async def entered(self) -> None:
         """Return once the writer is held."""
-        assert await asyncio.to_thread(self._entered.wait, 10)
+        assert await asyncio.to_thread(self._entered.wait, LONGEST)
 
     def open(self) -> None:
         """Let the writer go on."""
@@ -176,11 +177,11 @@ async def test_a_read_sees_a_snapshot(store: Store) -> None:
     def read_twice(connection: Connection) -> tuple[list[int], list[int]]:
         first = values(connection)
         begun.set()
-        assert go_on.wait(10)
+        assert go_on.wait(LONGEST)
         return first, values(connection)
 
     reading = asyncio.create_task(store.read(read_twice))
-    await asyncio.to_thread(begun.wait, 10)
+    await asyncio.to_thread(begun.wait, LONGEST)
     await store.write(insert, 2)
     go_on.set()
 

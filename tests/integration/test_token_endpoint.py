@@ -1,12 +1,15 @@
 """What a token endpoint may answer to a refresh, and what becomes of the login."""
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from support.hostile import held, said
 from support.house import House, keyed, logged_in, open_house
+from support.http_peer import HttpPeer, answer
 
 from jobs.errors import ErrorClass
 from jobs.mark import Status
@@ -132,17 +135,23 @@ async def test_a_refusal_of_the_refresh_is_the_end_of_the_login(
 
 
 async def test_a_silent_token_endpoint_does_not_keep_a_run_from_its_fallback(
-    house: House, server: Loopback
+    tmp_path: Path, server: Loopback
 ) -> None:
     """Half of the time that is left is spent on it; the refresh itself goes on, and its token is not lost."""
-    await house.log_in("login", left=EXPIRED)
-    late = Reply.tokens(access_token="late", refresh_token="next").after(3)
-    server.script(Endpoint.TOKEN, late)
-
-    answered = await house.complete(house.target("login"), house.target("backup"), within=4)
+    answered_by_another = asyncio.Event()
+    tokens = b'{"access_token": "late", "refresh_token": "next", "token_type": "Bearer", "expires_in": 3600}'
+    async with HttpPeer(held(answered_by_another, said(answer(200, body=tokens)))) as peer:
+        providers = {
+            "login": logged_in(server.base_url, peer.url("/oauth/token")),
+            "backup": keyed(f"{server.origin}/backup/v1", "BACKUP"),
+        }
+        async with open_house(tmp_path, providers) as house:
+            await house.log_in("login", left=EXPIRED)
+            answered = await house.complete(house.target("login"), house.target("backup"), within=6)
+            answered_by_another.set()
+            await house.services.refresher.close()
+            login = await house.login("login")
 
     assert answered.fallback_reason is ErrorClass.AUTH_UNAVAILABLE
-    await house.services.refresher.close()
-    login = await house.login("login")
     assert (login.generation, login.spent_by) == (1, None)
-    assert len(refreshes(server)) == 1
+    assert len(peer.taken) == 1

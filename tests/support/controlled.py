@@ -88,11 +88,11 @@ def listening(
     thread.start()
     control = Control(state_dir, verbs=verbs, environ=environ, at_once=at_once)
     try:
-        asyncio.run_coroutine_threadsafe(control.start(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(control.start(), loop).result(60)
         yield control
     finally:
-        asyncio.run_coroutine_threadsafe(control.drain(drain), loop).result(drain + 20)
-        asyncio.run_coroutine_threadsafe(control.stop(), loop).result(20)
+        asyncio.run_coroutine_threadsafe(control.drain(drain), loop).result(drain + 60)
+        asyncio.run_coroutine_threadsafe(control.stop(), loop).result(60)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
+        thread.join(60)
         loop.close()

@@ -1,7 +1,6 @@
 """LiteLLM's proxy: an OpenAI-compatible server that nobody here wrote, in an environment of its own."""
 
 import os
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -9,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from support.wire import free_port
 from support.workplace import PATIENCE, eventually
 
 REQUIREMENTS = Path(__file__).with_name("foreign-server.txt")
@@ -56,7 +56,7 @@ def install() -> Path:
 @contextmanager
 def serving(directory: Path, *, upstream: str) -> Iterator[str]:
     """Run the server and give its base URL; its model `revoked` is asked of `upstream`."""
-    environment, port = install(), _free_port()
+    environment, port = install(), free_port()
     config = directory / "litellm.yaml"
     config.write_text(CONFIG.format(answer=ANSWER, upstream=upstream, key=KEY))
     litellm = environment / "bin" / "litellm"
@@ -74,13 +74,6 @@ def serving(directory: Path, *, upstream: str) -> Iterator[str]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(PATIENCE)
-
-
-def _free_port() -> int:
-    with socket.socket() as chosen:
-        chosen.bind(("127.0.0.1", 0))
-        port: int = chosen.getsockname()[1]
-    return port
 
 
 def _is_up(process: "subprocess.Popen[bytes]", port: int) -> bool:

@@ -3,7 +3,9 @@
 import asyncio
 import gzip
 import json
-from collections.abc import Awaitable, Callable, Mapping
+import struct
+import zlib
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from threading import Thread
 from typing import Final, Self
 
@@ -27,6 +29,16 @@ def said(answer: bytes) -> Way:
     return say
 
 
+def made(answer: Callable[[], bytes]) -> Way:
+    """Say large bytes and hang up; they are made when they are asked for."""
+
+    async def say(writer: asyncio.StreamWriter) -> None:
+        writer.write(answer())
+        await writer.drain()
+
+    return say
+
+
 def stalled(answer: bytes = b"") -> Way:
     """Say these bytes, then nothing for ever."""
 
@@ -35,6 +47,26 @@ def stalled(answer: bytes = b"") -> Way:
         await asyncio.Event().wait()
 
     return stall
+
+
+def held(gate: asyncio.Event, then: Way) -> Way:
+    """Say nothing until a gate of this loop is open, and then that."""
+
+    async def hold(writer: asyncio.StreamWriter) -> None:
+        await gate.wait()
+        await then(writer)
+
+    return hold
+
+
+def late(seconds: float, then: Way) -> Way:
+    """Say nothing for so long, and then that."""
+
+    async def dawdle(writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(seconds)
+        await then(writer)
+
+    return dawdle
 
 
 def endless(head: bytes, piece: bytes, *, pause: float = 0.0) -> Way:
@@ -81,8 +113,22 @@ def redirect(status: int, location: str) -> bytes:
 
 CHUNKED: Final = OK + b"transfer-encoding: chunked\r\n\r\n"
 MEGABYTE: Final = 1024 * 1024
-BOMB: Final = gzip.compress(bytes(200 * MEGABYTE))
-THICKET: Final = b'{"a": [' + b"[]," * (5 * MEGABYTE) + b"[]], " + GOOD[1:].encode()
+
+
+def _bomb() -> bytes:
+    """Return 200 MB of zeros, packed: after a full flush a block is packed as the one before it was."""
+    packer, megabyte, check = zlib.compressobj(wbits=-zlib.MAX_WBITS), bytes(MEGABYTE), 0
+    block = packer.compress(megabyte) + packer.flush(zlib.Z_FULL_FLUSH)
+    for _ in range(200):
+        check = zlib.crc32(megabyte, check)
+    packed = gzip.compress(b"")[:10] + block * 200 + packer.flush()
+    bomb = packed + struct.pack("<II", check, 200 * MEGABYTE)  # RFC 1952, 2.3.1
+    return with_length(bomb, head=OK + b"content-encoding: gzip\r\n")
+
+
+def _thicket() -> bytes:
+    return b'{"a": [' + b"[]," * (5 * MEGABYTE) + b"[]], " + GOOD[1:].encode()
+
 
 STALLS: Final[Mapping[str, Way]] = {
     "silent": stalled(),
@@ -106,18 +152,18 @@ LIES: Final[Mapping[str, Way]] = {
     "200-megabytes": endless(
         with_length(b'{"choices": [{"message": {"content": "', length=200 * MEGABYTE), b"more "
     ),
-    "thicket": said(with_length(THICKET)),
-    "thicket-of-an-error": said(with_length(THICKET, head=OK.replace(b"200 OK", b"400 Bad"))),
-    "gzip-bomb": said(with_length(BOMB, head=OK + b"content-encoding: gzip\r\n")),
+    "thicket": made(lambda: with_length(_thicket())),
+    "thicket-of-an-error": made(lambda: with_length(_thicket(), head=OK.replace(b"200 OK", b"400 Bad"))),
+    "gzip-bomb": made(_bomb),
     "broken-gzip": said(with_length(b"\x1f\x8bnonsense", head=OK + b"content-encoding: gzip\r\n")),
     "unknown-packing": said(with_length(b"x", head=OK + b"content-encoding: br\r\n")),
     "no-utf8": said(with_length(bytes(range(256)) * 40)),
     "endless-events": endless(SSE, DELTA),
     "tiny-events": endless(SSE, b"data:{}\n\n"),
-    "a-million-events": said(SSE + b"data:{}\n\n" * (15 * MEGABYTE // 9)),
-    "a-million-faults": said(SSE + b"data:1\n\n" * (15 * MEGABYTE // 8)),
-    "a-million-lines": said(SSE + b"ab\n" * (5 * MEGABYTE)),
-    "thicket-in-an-event": said(SSE + b"data: " + THICKET + b"\n\n"),
+    "a-million-events": made(lambda: SSE + b"data:{}\n\n" * (15 * MEGABYTE // 9)),
+    "a-million-faults": made(lambda: SSE + b"data:1\n\n" * (15 * MEGABYTE // 8)),
+    "a-million-lines": made(lambda: SSE + b"ab\n" * (5 * MEGABYTE)),
+    "thicket-in-an-event": made(lambda: SSE + b"data: " + _thicket() + b"\n\n"),
     "one-endless-event": endless(SSE + b"data: ", b"[[],[],"),
     "events-without-end": said(SSE + DELTA * 3),
     "chunks-of-nonsense": said(CHUNKED + b"zzz\r\nhello\r\n0\r\n\r\n"),
@@ -142,19 +188,20 @@ class HostileServer:
         self._loop = asyncio.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever, name="hostile", daemon=True)
         self._serving = set[asyncio.Task[None]]()
+        self._writers: list[asyncio.StreamWriter] = []
         self.asked: list[tuple[str, bytes]] = []
 
     def __enter__(self) -> Self:
         self._thread.start()
         starting = asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self._server = asyncio.run_coroutine_threadsafe(starting, self._loop).result(5)
+        self._server = asyncio.run_coroutine_threadsafe(starting, self._loop).result(60)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
     def __exit__(self, *exc: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(60)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
+        self._thread.join(60)
         self._loop.close()
 
     def url(self, way: str) -> str:
@@ -168,15 +215,19 @@ class HostileServer:
 
     async def _end(self) -> None:
         self._server.close()
+        await all_served()
         while self._serving:
             for each in self._serving:
                 each.cancel()
             await asyncio.sleep(0)
+        hang_up(self._writers)
+        await asyncio.sleep(0)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._serving.add(task)
+        self._writers.append(writer)
         try:
             head = await _head(reader)
             way = head.split(b" ")[1].decode("latin-1").split("/")[1] if b" " in head else "tls"
@@ -187,6 +238,18 @@ class HostileServer:
         finally:
             self._serving.discard(task)
             writer.transport.abort() if task.cancelling() else writer.close()
+
+
+async def all_served() -> None:
+    """Let what was accepted come as far as to be served: else nobody would close it."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def hang_up(writers: Iterable[asyncio.StreamWriter]) -> None:
+    """Close connections though nobody has taken all that was said: the loop may end before he does."""
+    for writer in writers:
+        writer.transport.abort()
 
 
 async def _head(reader: asyncio.StreamReader) -> bytes:

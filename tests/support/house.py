@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,10 @@ def logged_in(url: str, token_url: str, **fields: Any) -> ProviderRow:
     return ProviderRow(base_url=url, credentials=(login,), **fields)
 
 
+builtin_rules = cache(Rules.load_builtin)
+"""The rules, which nobody can change: to read them takes longer than most tests."""
+
+
 @asynccontextmanager
 async def open_house(
     directory: Path,
@@ -181,7 +186,7 @@ async def open_house(
     refresher = Refresher(store=store, client=client, keyring=vault.keyring, redactor=redactor)
     services = Services(
         registry=registry,
-        rules=Rules.load_builtin(),
+        rules=builtin_rules(),
         store=store,
         vault=vault,
         client=client,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from support.hostile import Way
+from support.hostile import Way, all_served, hang_up
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class HttpPeer:
         self._ways: Sequence[Way] = ways
         self._tls, self._host = tls, host
         self._serving = set[asyncio.Task[None]]()
+        self._writers: list[asyncio.StreamWriter] = []
         self.taken: list[Taken] = []
         self.connections = 0
 
@@ -42,9 +43,12 @@ class HttpPeer:
 
     async def __aexit__(self, *exc: object) -> None:
         self._server.close()
+        await all_served()
         for each in self._serving:
             each.cancel()
         await asyncio.gather(*self._serving, return_exceptions=True)
+        hang_up(self._writers)
+        await asyncio.sleep(0)
 
     def url(self, path: str = "/in", *, host: str = "127.0.0.1") -> str:
         """Return a URL of it."""
@@ -54,6 +58,7 @@ class HttpPeer:
         task = asyncio.current_task()
         assert task is not None
         self._serving.add(task)
+        self._writers.append(writer)
         self.connections += 1
         way = self._ways[min(self.connections, len(self._ways)) - 1]
         try:

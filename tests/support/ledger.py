@@ -1,7 +1,9 @@
 """A migrated database and the rows that tests of the store start from."""
 
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from sqlalchemy import Connection, Engine
 
@@ -25,10 +27,22 @@ URL = "https://api.z.ai/api/paas/v4"
 
 def make_database(path: Path) -> Engine:
     """Make the tables in a new file and return its writing engine."""
-    engine = open_engine(url_of(path), writes=True)
-    with engine.begin() as connection:
-        metadata.create_all(connection)
-    return engine
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.touch(0o600, exist_ok=False)
+    path.write_bytes(_with_tables())
+    return open_engine(url_of(path), writes=True)
+
+
+@cache
+def _with_tables() -> bytes:
+    """Return a database file with all tables and nothing in them, made once in each process."""
+    with TemporaryDirectory() as directory:
+        path = Path(directory) / "promptd.db"
+        engine = open_engine(url_of(path), writes=True)
+        with engine.begin() as connection:
+            metadata.create_all(connection)
+        engine.dispose()
+        return path.read_bytes()
 
 
 def url_of(path: Path) -> str:

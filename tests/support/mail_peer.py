@@ -48,6 +48,10 @@ class MailPeer:
         people = "from=promptd@example.org&to=ops@example.org"
         return f"{scheme}://{login}127.0.0.1:{self.port}/?{people}&mode={mode}{rest}"
 
+    def say(self, answer: str) -> None:
+        """Answer so from now on."""
+        self._answers = (answer,)
+
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:
         """Take a mail, or not: aiosmtpd calls this."""
         answer = self._answers[min(self.asked, len(self._answers) - 1)]

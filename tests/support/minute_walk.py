@@ -3,9 +3,10 @@
 It asks only what the clock on the wall shows at each minute. Zones change their clocks at whole minutes.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cache, cached_property
 from zoneinfo import ZoneInfo, available_timezones
 
 from tests.support.cron_words import read
@@ -86,19 +87,25 @@ def changes_of(zone: str, since: datetime, until: datetime) -> Changes:
     found, here, at = [], ZoneInfo(zone), since
     before = at.astimezone(here).utcoffset()
     while at < until:
-        after = (at + DAY).astimezone(here).utcoffset()
+        following = at + DAY
+        after = following.astimezone(here).utcoffset()
         if after != before:
-            minute = next(
-                at + MINUTE * number
-                for number in range(1, 1441)
-                if (at + MINUTE * number).astimezone(here).utcoffset() == after
-            )
             assert after is not None
-            found.append((minute, after))
-        before, at = after, at + DAY
+            found.append((_changes_at(at, here, after), after))
+        before, at = after, following
     return tuple(found)
 
 
+def _changes_at(day: datetime, zone: ZoneInfo, after: timedelta) -> datetime:
+    """Return the first minute of a day that begins at `day` at which the clock shows the later offset."""
+
+    def has_changed(number: int) -> bool:
+        return (day + MINUTE * number).astimezone(zone).utcoffset() == after
+
+    return day + MINUTE * (1 + bisect_left(range(1, 1441), True, key=has_changed))
+
+
+@cache
 def zones_that_change(since: datetime, until: datetime, *, alike: bool) -> dict[str, Changes]:
     """Return the zones with a change between two moments; all that are alike, or the first one by name."""
     found: dict[str, Changes] = {}

@@ -18,9 +18,9 @@ jobs:
 
 
 def configure(workplace: Workplace, provider: ThreadedLoopback) -> None:
-    """Let a job run every second; the first answer takes one."""
+    """Let a job run every second; the first answer is held until the provider is told to let it go."""
     workplace.configure(CONFIG.format(url=provider.base_url, prompt=PROMPT))
-    provider.script(Endpoint.CHAT, Reply.text(ANSWER).after(1), Reply.text("back again"))
+    provider.script(Endpoint.CHAT, Reply.text(ANSWER).held(), Reply.text("back again"))
 
 
 def said(daemon: DaemonProcess, words: str) -> bool:

@@ -78,7 +78,15 @@ class Planted:
     def bytes_written(self) -> dict[str, bytes]:
         """Return every file below the workplace but those where secrets were planted."""
         below = (path for path in self.workplace.directory.rglob("*") if path.is_file())
-        return {str(path): path.read_bytes() for path in below if path not in self.files}
+        return {str(path): _read(path) for path in below if path not in self.files}
+
+
+def _read(path: Path) -> bytes:
+    """Return what stands in a file; one of a running daemon may be gone by now."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
 
 
 def plant(workplace: Workplace, url: str, *, models: Iterable[str]) -> Planted:

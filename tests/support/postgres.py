@@ -4,7 +4,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -17,6 +16,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
 from support.debian import POSTGRESQL, environment
+from support.wire import free_port
 
 UNPRIVILEGED = "nobody"  # the server refuses to be root's
 PATIENCE = 60.0
@@ -107,7 +107,7 @@ def running() -> Iterator[Server]:
     """Make a cluster, run its server until the block ends, remove it; raises NotThere."""
     directory = Path(tempfile.mkdtemp(prefix="promptd-postgres-"))
     try:
-        server = Server(directory, _reachable(programs(), directory), _free_port())
+        server = Server(directory, _reachable(programs(), directory), free_port())
         if os.geteuid() == 0:
             shutil.chown(directory, UNPRIVILEGED)
         _initialise(server)
@@ -158,9 +158,3 @@ def _reachable(found: Path, directory: Path) -> Path:
 def _root(found: Path) -> Path:
     """Return the root that the programs are below, as Debian lays its packages out."""
     return found.parents[4]
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
@@ -18,8 +17,9 @@ from typing import Any
 import yaml
 
 from support.debian import PROMETHEUS, environment
+from support.wire import free_port
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 def promtool(*words: str | Path, cwd: Path | None = None, stdin: str | None = None) -> str:
@@ -32,7 +32,7 @@ def promtool(*words: str | Path, cwd: Path | None = None, stdin: str | None = No
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     said = done.stdout + done.stderr
@@ -53,7 +53,7 @@ class Prometheus:
         query = urllib.parse.urlencode(parameters)
         try:
             with urllib.request.urlopen(
-                f"http://127.0.0.1:{self.port}/api/v1/{path}?{query}", timeout=10
+                f"http://127.0.0.1:{self.port}/api/v1/{path}?{query}", timeout=60
             ) as answer:
                 told = json.load(answer)
         except urllib.error.HTTPError as refused:
@@ -81,7 +81,7 @@ class Prometheus:
 def running(directory: Path, config: Mapping[str, Any]) -> Iterator[Prometheus]:
     """Run a server with this configuration until the block ends; raises NotThere."""
     root = PROMETHEUS.root()
-    file, log, port = directory / "prometheus.yml", directory / "prometheus.log", _free_port()
+    file, log, port = directory / "prometheus.yml", directory / "prometheus.log", free_port()
     file.write_text(yaml.safe_dump(dict(config)))
     words = [f"--config.file={file}", f"--storage.tsdb.path={directory / 'data'}", "--log.level=info"]
     words += [f"--web.listen-address=127.0.0.1:{port}"]
@@ -103,9 +103,3 @@ def running(directory: Path, config: Mapping[str, Any]) -> Iterator[Prometheus]:
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(PATIENCE)
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

@@ -17,10 +17,10 @@ def receiving(*ways: Way) -> Iterator[HttpPeer]:
     thread.start()
     peer = HttpPeer(*ways)
     try:
-        asyncio.run_coroutine_threadsafe(peer.__aenter__(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(peer.__aenter__(), loop).result(60)
         yield peer
     finally:
-        asyncio.run_coroutine_threadsafe(peer.__aexit__(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(peer.__aexit__(), loop).result(60)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
+        thread.join(60)
         loop.close()

@@ -1,11 +1,13 @@
 """A wire between programs and a server, cut at a word: before it arrives, or before its answer does."""
 
 import contextlib
+import random
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum, auto
+from pathlib import Path
 
 
 class Cut(Enum):
@@ -79,6 +81,19 @@ def _hang_up(*ends: socket.socket) -> None:
         with contextlib.suppress(OSError):
             end.shutdown(socket.SHUT_RDWR)
         end.close()
+
+
+def free_port() -> int:
+    """Return a port for a program that is told where to listen, and does so later.
+
+    It is below those that the kernel gives away by itself (ip(7), ip_local_port_range): nobody else is given
+    it meanwhile, neither to listen nor for a connection of his own.
+    """
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        with socket.socket() as tried, contextlib.suppress(OSError):
+            tried.bind(("127.0.0.1", random.randrange(lowest // 2, lowest)))
+            return int(tried.getsockname()[1])
 
 
 @contextmanager

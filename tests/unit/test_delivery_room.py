@@ -8,7 +8,7 @@ import pytest
 from jobs.delivery.room import AT_MOST, AT_ONCE, STRANGERS_AT_MOST, STRANGERS_AT_ONCE, Room
 
 pytestmark = pytest.mark.anyio
-PATIENCE = 5.0
+PATIENCE = 120.0
 
 
 @pytest.mark.parametrize(("answers", "few"), [(True, AT_ONCE), (False, STRANGERS_AT_ONCE)])
@@ -86,8 +86,7 @@ async def test_what_hung_and_has_ended_makes_room_once() -> None:
             await asyncio.Event().wait()
 
     hanging = [asyncio.create_task(hang()) for _ in range(2 * AT_ONCE)]
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # all of them take their turn in it, and no timer does
 
     assert begun == STRANGERS_AT_ONCE
     for each in hanging:

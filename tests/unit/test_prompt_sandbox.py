@@ -21,7 +21,7 @@ NAMES = {
 PLENTY = 1024**3  # bytes
 
 
-def rendered(text: str, *, within: float = 10.0) -> str:
+def rendered(text: str, *, within: float = 60.0) -> str:
     return render(text, zone=BERLIN, names=NAMES, within=within)
 
 

@@ -13,7 +13,7 @@ from jobs.template_tree import LONGEST_NUMBER
 from jobs.template_values import MOST_ITEMS
 
 
-def rendered(text: str, *, within: float = 10.0, **names: Any) -> str:
+def rendered(text: str, *, within: float = 60.0, **names: Any) -> str:
     return render(text, zone=ZoneInfo("UTC"), names=names, within=within)
 
 

@@ -7,7 +7,7 @@ PULSE = '{name: pulse, schedule: every 1s, prompt: "Say something."}'
 BY_HAND = '{name: by-hand, schedule: null, prompt: "Say it now."}'
 CONFIG = """
 model: {{provider: custom, base_url: "{url}", model: small, api_key: no-key-required}}
-limits: {{drain_timeout: 4s}}
+limits: {{drain_timeout: 12s}}
 jobs: [{jobs}]
 """
 WITH_A_KEY = """

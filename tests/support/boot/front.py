@@ -17,7 +17,7 @@ from support.boot.machine import Machine
 from support.boot.network import network_of
 
 _PIECE = 64 * 1024
-_STARTS_WITHIN = 10.0
+_STARTS_WITHIN = 60.0
 _PEM = serialization.Encoding.PEM
 _AUTHORITY = "/etc/ssl/certs/authority-of-the-tests.pem"
 _TRUST = 'ln -s "$1" "/etc/ssl/certs/$(openssl x509 -hash -noout -in "$1").0"'  # as update-ca-certificates(8)

@@ -47,11 +47,18 @@ def all_but_the_first_thread(process: int) -> Iterator[None]:
 def _stopped(process: int) -> list[int]:
     threads = [int(each.name) for each in Path(f"/proc/{process}/task").iterdir()]
     others = [thread for thread in threads if thread != process]
-    for thread in others:
+    return [thread for thread in others if _is_held(thread)]
+
+
+def _is_held(thread: int) -> bool:
+    """Stop a thread, unless it has ended meanwhile."""
+    try:
         _ask(PTRACE_SEIZE, thread)
         _ask(PTRACE_INTERRUPT, thread)
         os.waitpid(thread, ANY_CHILD)
-    return others
+    except (ProcessLookupError, ChildProcessError):
+        return False
+    return True
 
 
 def _has_ended(thread: int) -> bool:

@@ -19,7 +19,8 @@ from support.debian import SYSTEMD_CONTAINER, NotThere, environment
 from support.workplace import PATIENCE, Result, eventually
 
 INIT = Path("/lib/systemd/systemd")
-BOOTS_WITHIN = 60.0
+BOOTS_WITHIN = 180.0
+LONGEST = 300.0  # seconds for one command of a machine, however slow
 _TARGET = "[Unit]\\nRequires=basic.target\\nAfter=basic.target\\n"
 # In a mount and a process namespace: $1 an empty directory, $2 a name for a control group, then what boots.
 # What the machine would start by itself (other services, timers that look for updates) stays away.
@@ -47,12 +48,20 @@ _TIDY = """
 mount -t cgroup2 cgroup2 /sys/fs/cgroup || exit 0
 test ! -d "/sys/fs/cgroup/$1" || find "/sys/fs/cgroup/$1" -depth -type d -exec rmdir {} +
 """
-# SQLite follows the links of a path by itself, and /proc/PID/root would lead it to our own root.
-_READ = """
+# SQLite follows the links of a path by itself, and /proc/PID/root would lead it to our own root. One process
+# of the machine reads for all who ask: starting one costs more than the work of many looks.
+_READER = """
 import json, sqlite3, sys
-with sqlite3.connect(f"file:{sys.argv[1]}?mode=ro", uri=True) as connection:
-    connection.row_factory = sqlite3.Row
-    print(json.dumps([dict(row) for row in connection.execute(sys.argv[2], sys.argv[3:])]))
+from contextlib import closing
+for line in sys.stdin:
+    path, query, values = json.loads(line)
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=60)) as connection:
+            connection.row_factory = sqlite3.Row
+            said = [dict(row) for row in connection.execute(query, values)]
+    except sqlite3.Error as exc:
+        said = str(exc)
+    print(json.dumps(said), flush=True)
 """
 _NSPAWN = (
     *("--boot", "--register=no", "--keep-unit", "--private-network", "--console=pipe"),
@@ -72,6 +81,7 @@ class Machine:
 
     leader: int
     environ: dict[str, str] = field(default_factory=dict)
+    _reader: "subprocess.Popen[str] | None" = None
 
     def path(self, inside: str) -> Path:
         """Return a file of the machine as it is reached from here; absolute links in it are not followed."""
@@ -90,14 +100,14 @@ class Machine:
         enter = ["nsenter", "--target", str(self.leader), "--mount", "--uts", "--ipc", "--net", "--pid"]
         return [*enter, "--root", "--wd", "--", "env", "--ignore-environment", *given, *words]
 
-    def run(self, *words: str, stdin: str | None = None, timeout: float = 60) -> Result:
+    def run(self, *words: str, stdin: str | None = None, timeout: float = LONGEST) -> Result:
         """Run a command to its end."""
         done = subprocess.run(
             self.words(*words), input=stdin, capture_output=True, text=True, timeout=timeout, check=False
         )
         return Result(done.returncode, done.stdout, done.stderr)
 
-    def do(self, *words: str, stdin: str | None = None, timeout: float = 60) -> str:
+    def do(self, *words: str, stdin: str | None = None, timeout: float = LONGEST) -> str:
         """Run a command that must succeed; return what it printed."""
         done = self.run(*words, stdin=stdin, timeout=timeout)
         assert done.code == 0, (words, done)
@@ -125,9 +135,21 @@ class Machine:
 
     def rows(self, database: str, query: str, *values: object) -> list[dict[str, Any]]:
         """Read a database of the machine, past every layer of ours."""
-        words = ("python3", "-I", "-S", "-c", _READ, database, query, *map(str, values))
-        found: list[dict[str, Any]] = json.loads(self.do(*words))
+        if self._reader is None:
+            words = self.words("python3", "-I", "-S", "-c", _READER)
+            self._reader = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self._reader.stdin is not None
+        assert self._reader.stdout is not None
+        self._reader.stdin.write(f"{json.dumps([database, query, values])}\n")
+        self._reader.stdin.flush()
+        found: list[dict[str, Any]] = json.loads(self._reader.stdout.readline())
+        assert isinstance(found, list), (query, found)
         return found
+
+    def close(self) -> None:
+        """Let nobody read any more."""
+        if self._reader is not None:
+            self._reader.communicate(timeout=PATIENCE)
 
 
 @contextmanager
@@ -159,7 +181,10 @@ def booted(place: Path, *, shows: Mapping[Path, str], environ: Mapping[str, str]
         eventually(lambda: machine.path("/run/systemd/private").exists(), within=BOOTS_WITHIN)
         stands = machine.run("systemctl", "is-system-running", "--wait")
         assert stands.out.strip() in ("running", "degraded"), stands
-        yield machine
+        try:
+            yield machine
+        finally:
+            machine.close()
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait(PATIENCE)

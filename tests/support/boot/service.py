@@ -1,6 +1,8 @@
 """promptd as a service of a booted machine: installed from its wheel, with the unit that lies in it."""
 
+import json
 import sys
+import sysconfig
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from support.boot import wheelhouse
-from support.boot.machine import Machine, booted
+from support.boot.machine import LONGEST, Machine, booted
 from support.debian import NotThere
 from support.workplace import PATIENCE, Result, eventually
 
@@ -22,6 +24,7 @@ WITHOUT_A_NETWORK = {
     "PIP_CONFIG_FILE": "/dev/null",
     "PIP_DISABLE_PIP_VERSION_CHECK": "1",
 }
+SITE_PACKAGES = "/srv/site-packages"
 _LOCK = """
 import sqlite3, sys
 connection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60)
@@ -71,7 +74,7 @@ class Service:
         text = text if "server:" in text else f'server: {{listen: "off"}}\n{text}'
         self.machine.put(f"/etc/{self.name}/promptd.yaml", f"state_dir: /var/lib/{self.name}\n{text}")
 
-    def systemctl(self, verb: str, *words: str, timeout: float = 60) -> Result:
+    def systemctl(self, verb: str, *words: str, timeout: float = LONGEST) -> Result:
         """Run `systemctl` on the unit."""
         return self.machine.run("systemctl", verb, *words, self.name, timeout=timeout)
 
@@ -126,6 +129,16 @@ class Service:
             "journalctl", "--no-pager", f"--since=@{self.installed_at:.6f}", "--unit", self.name, *words
         )
 
+    def story(self, run_id: int) -> list[dict[str, str]]:
+        """Wait until the journal tells of a run's end, as the ledger does before; return what it says."""
+
+        def whole() -> list[dict[str, str]] | None:
+            found = self.journal("--output=json", f"PROMPTD_RUN_ID={run_id}")
+            lines = [json.loads(line) for line in found.splitlines()]
+            return lines if any("run finished" in line["MESSAGE"] for line in lines) else None
+
+        return eventually(whole)
+
     def remove(self) -> None:
         """Stop it, and leave nothing of it."""
         self.systemctl("kill", "--signal=KILL", "--kill-whom=all")
@@ -154,24 +167,37 @@ def _numbered(inside: int, leader: int) -> int:
 @contextmanager
 def machine_with_wheels(directory: Path) -> Iterator[tuple[Machine, str]]:
     """Boot a machine whose apt and pip wait for no network; give it with the wheel. Raises NotThere."""
-    wheels, place = directory / "wheels", directory / "machine"
-    for each in (wheels, place):
-        each.mkdir()
-    with booted(place, shows={wheels: WHEELS}, environ=WITHOUT_A_NETWORK) as machine:
-        _same_python(machine)
+    with _machine_with_ours(directory) as (machine, wheel):
         machine.put("/etc/apt/apt.conf.d/99-without-a-network", 'Acquire::Retries "0";\n')
-        wheel = wheelhouse.build(wheels)
         wheelhouse.stock(wheel, "postgres")
         yield machine, f"{WHEELS}/{wheel.name}"
 
 
 @contextmanager
 def machine_with_promptd(directory: Path) -> Iterator[Machine]:
-    """Boot a machine in which the wheel is installed; raises NotThere where none can be booted."""
-    with machine_with_wheels(directory) as (machine, wheel):
-        machine.do("python3", "-m", "venv", "/opt/promptd")
-        machine.do("/opt/promptd/bin/pip", "install", f"{wheel}[postgres]", timeout=300)
+    """Boot a machine in which the wheel is installed; raises NotThere where none can be booted.
+
+    What the wheel needs is not installed there once more: the machine reads it where it is installed here.
+    """
+    with _machine_with_ours(directory) as (machine, wheel):
+        machine.do("python3", "-m", "venv", "--without-pip", "/opt/promptd")
+        minor = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        machine.put(f"/opt/promptd/lib/{minor}/site-packages/installed-here.pth", f"{SITE_PACKAGES}\n")
+        pip = ("/opt/promptd/bin/python", "-m", "pip", "install", "--compile")
+        machine.do(*pip, "--no-deps", "--ignore-installed", f"{WHEELS}/{wheel.name}")
         yield machine
+
+
+@contextmanager
+def _machine_with_ours(directory: Path) -> Iterator[tuple[Machine, Path]]:
+    """Boot a machine with the Python of these tests, that can read our wheel and what is installed here."""
+    wheels, place = directory / "wheels", directory / "machine"
+    for each in (wheels, place):
+        each.mkdir()
+    shows = {wheels: WHEELS, Path(sysconfig.get_path("purelib")): SITE_PACKAGES}
+    with booted(place, shows=shows, environ=WITHOUT_A_NETWORK) as machine:
+        _same_python(machine)
+        yield machine, wheelhouse.build(wheels)
 
 
 def _same_python(machine: Machine) -> None:

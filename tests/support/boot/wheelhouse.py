@@ -19,7 +19,7 @@ def build(directory: Path) -> Path:
     """Build the wheel of this checkout and return it."""
     words = ("-m", "hatchling", "build", "--target", "wheel", "--directory", str(directory))
     built = subprocess.run(
-        (sys.executable, *words), cwd=CHECKOUT, capture_output=True, text=True, timeout=120, check=False
+        (sys.executable, *words), cwd=CHECKOUT, capture_output=True, text=True, timeout=600, check=False
     )
     assert built.returncode == 0, built.stderr
     (wheel,) = directory.glob("promptd-*.whl")

@@ -16,8 +16,7 @@ WAITING = (
 """Counts what is to be sent before the end: not what was refused and waits for its time."""
 
 MOST_APART = 5  # notices alike of one moment; more are told as one
-_AT_ONCE = timedelta(seconds=1)  # what two daemons' looks at the clock may differ by
-_NOTICED = 0.5  # seconds, within which the harness notices that a process has ended
+_AT_ONCE = timedelta(seconds=10)  # what may lie between a daemon's look at the clock and what it writes
 _ENDED = """
 SELECT id, state, silent, output FROM runs
 WHERE job = ? AND finished_at IS NOT NULL AND trigger NOT IN ('drill', 'ask') ORDER BY id
@@ -54,8 +53,11 @@ def heard_again(heard: Sequence[Heard]) -> int:
     return taken.total() - len(taken)
 
 
-def taken_too_often(heard: Sequence[Heard], ends: Sequence[float]) -> list[str]:
-    """Return which webhooks were taken again though no process had ended meanwhile; `ends`: when some had."""
+def taken_too_often(heard: Sequence[Heard], ends: Sequence[tuple[float, float]]) -> list[str]:
+    """Return which webhooks were taken again though no process can have ended meanwhile.
+
+    `ends` are when some have, each between two moments.
+    """
     times: defaultdict[str, list[float]] = defaultdict(list)
     for each in heard:
         if each.key is not None and each.at is not None and each.taken:
@@ -64,7 +66,7 @@ def taken_too_often(heard: Sequence[Heard], ends: Sequence[float]) -> list[str]:
         f"the key {key} was taken twice within {second - first:.1f} s, and nobody had died"
         for key, own in times.items()
         for first, second in pairwise(sorted(own))
-        if not any(first <= end <= second + _NOTICED for end in ends)
+        if not any(begin <= second and first <= end for begin, end in ends)
     ]
 
 

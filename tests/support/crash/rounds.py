@@ -19,6 +19,7 @@ from support.crash.stage import PATIENCE, Stage, Victim
 Round = Callable[[Stage, str], None]
 _TOGETHER, _TAKES_OVER = 0.3, 0.15
 _LONGEST_TOGETHER = 8.0
+_MOST_TRIES = 5
 _BEAT = 5.5  # seconds, within which a daemon looks for what others have left
 
 
@@ -121,22 +122,27 @@ def at_random(stage: Stage, name: str) -> None:
 
 
 def while_it_stops(stage: Stage, name: str) -> None:
-    """Kill a daemon while it drains."""
-    with stage.daemon() as victim:
-        victim.ears.hear("READY=1", time.monotonic() + PATIENCE)
-        victim.gone(stage.random.uniform(0.5, 1.5))
-        victim.kill(signal.SIGTERM)
-        victim.ears.hear("STOPPING=1", time.monotonic() + PATIENCE)
-        stage.note(name, reached=not victim.gone(stage.random.uniform(0, 0.1)))
+    """Kill a daemon while it drains; where the harness was so slow that it had stopped, another one."""
+    reached, tries = False, 0
+    while not reached and tries < _MOST_TRIES:
+        tries += 1
+        with stage.daemon() as victim:
+            victim.ears.hear("READY=1", time.monotonic() + PATIENCE)
+            victim.gone(stage.random.uniform(0.5, 1.5))
+            victim.kill(signal.SIGTERM)
+            victim.ears.hear("STOPPING=1", time.monotonic() + PATIENCE)
+            reached = not victim.gone(stage.random.uniform(0, 0.1))
+    stage.note(name, reached=reached)
 
 
 def as_installed(stage: Stage, name: str) -> None:
     """Kill the installed command, which imports everything itself."""
     process = stage.installed("start")
     time.sleep(stage.random.uniform(1, 4))
-    alive = process.poll() is None
+    before, alive = time.monotonic(), process.poll() is None
     process.kill()
     said, _ = process.communicate(timeout=PATIENCE)
+    stage.ends.append((before, time.monotonic()))
     stage.note(name, reached=alive)
     if not alive:
         stage.complain(f"the installed daemon has ended by itself: {said}")

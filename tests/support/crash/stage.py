@@ -26,7 +26,8 @@ from support.crash.victims import Nursery, Orders, command, daemon
 from support.crash.world import ENVIRON, World
 
 PROMPTD = Path(sys.executable).with_name("promptd")
-PATIENCE = 30.0
+PATIENCE = 90.0
+LOOKS_EVERY = 0.1
 _names = count(1)
 
 
@@ -62,10 +63,15 @@ class Ended:
 
 @dataclass
 class Victim:
-    """A daemon that is going to be killed."""
+    """A daemon that is going to be killed.
+
+    `died`: between when it was last seen alive and when it was seen to be dead, by `time.monotonic`.
+    """
 
     process: ForkServerProcess
     ears: Ears
+    alive_at: float = field(default_factory=time.monotonic)
+    died: tuple[float, float] | None = None
 
     @property
     def pid(self) -> int:
@@ -75,19 +81,29 @@ class Victim:
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Send it a signal, if it is still there."""
-        if self.process.is_alive():
+        if self._lives():
             with suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
     def gone(self, within: float) -> bool:
         """Wait for its end; returns whether it came."""
-        self.process.join(within)
-        return not self.process.is_alive()
+        until = time.monotonic() + within
+        while self._lives() and (left := until - time.monotonic()) > 0:
+            self.process.join(min(left, LOOKS_EVERY))
+        return self.died is not None
+
+    def _lives(self) -> bool:
+        looks = time.monotonic()
+        if self.process.is_alive():
+            self.alive_at = looks
+        elif self.died is None:
+            self.died = self.alive_at, time.monotonic()
+        return self.died is None
 
     def bury(self) -> int:
         """Kill it if it still lives, and return how it ended."""
         self.kill()
-        self.process.join(PATIENCE)
+        self.gone(PATIENCE)
         self.ears.close()
         assert self.process.exitcode is not None, "a process has survived SIGKILL"
         return self.process.exitcode
@@ -97,7 +113,7 @@ class Victim:
 class Stage:
     """One world and everybody in it. `wrong` is all that must not be; `killed` counts deaths by point.
 
-    `ends` are the times at which processes were seen to be dead, as `time.monotonic` has them.
+    `ends` are when processes have died: between two moments of `time.monotonic` each.
     """
 
     world: World
@@ -113,7 +129,7 @@ class Stage:
     variant: int = 0
     at: str = "before the first round"
     told: set[str] = field(default_factory=set)
-    ends: list[float] = field(default_factory=list)
+    ends: list[tuple[float, float]] = field(default_factory=list)
 
     def orders(self, name: str, **told: str) -> Orders:
         """Return orders for a process of this world."""
@@ -130,7 +146,7 @@ class Stage:
             yield victim
         finally:
             code = victim.bury()
-            self.ends.append(time.monotonic())
+            self.ends += [victim.died] if victim.died else []
             if code not in (0, -signal.SIGKILL):
                 self.complain(f"a daemon has ended with {code}; see daemon.log")
 
@@ -165,7 +181,6 @@ class Stage:
 
     def note(self, point: str, *, reached: bool) -> None:
         """Count a death at a point, or that it was waited for in vain."""
-        self.ends.append(time.monotonic())
         (self.killed if reached else self.missed)[point] += 1
 
     def heard(self) -> list[Heard]:

@@ -28,7 +28,7 @@ PRELOADED = (
     *("support.crash.victims", "apscheduler.schedulers.asyncio", "openai.resources.chat.completions"),
     *("aiohttp", "scheduler.cli.audit", "scheduler.cli.db", "scheduler.cli.db_backup"),
 )
-LONGEST_LIFE = 120  # seconds: nobody is left behind by a harness that was killed itself
+LONGEST_LIFE = 900  # seconds: nobody is left behind by a harness that was killed itself
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ providers:
   spare: {{base_url: "{origin}/spare/v1", credentials: [{{label: main, key: "env:CRASH_KEY"}}]}}
 model: house/quick
 delivery:
-  hook: {{webhook: "{hook}", timeout: 60s}}
+  hook: {{webhook: "{hook}", timeout: 10m}}
   inbox: {{file: "{inbox}/{{job}}/{{run_id}}.md"}}
   pipe: {{command: ["/bin/sh", "-c", "echo $PROMPTD_DELIVERY_KEY $PROMPTD_RUN_ID >> {pipe}"]}}
 defaults: {{enabled: {enabled}, timeout: 20s}}

@@ -20,12 +20,12 @@ from support.soak.world import ENVIRON, World
 
 PROMPTD = Path(sys.executable).with_name("promptd")
 LOOKS_EVERY = 0.5
-PATIENCE = 60.0
+PATIENCE = 180.0
 LONGEST_LIFE = 600.0
 FEWEST_LIVES = 3
-SETTLES_WITHIN = 60.0
+SETTLES_WITHIN = 120.0
 MOST_SHOWN = 20
-READY, REFUSED = "ready: ", "not reloaded"
+READY, REFUSED, RELOADED = "ready: ", "not reloaded", "reloaded: "
 RELOADS = ((0.4, True), (0.6, False), (0.8, True))
 """When in a life, and whether the configuration can be used."""
 
@@ -50,7 +50,7 @@ class Soak:
         """Run a daemon for so long."""
         with self._daemon() as process:
             since, looks, reloads = time.monotonic(), list[Signs](), list(RELOADS)
-            while (at := time.monotonic() - since) < seconds:
+            while (at := time.monotonic() - since) < seconds or reloads:
                 if reloads and at > reloads[0][0] * seconds:
                     self._reload(process, good=reloads.pop(0)[1])
                 looks.extend(self._look(process, at))
@@ -78,11 +78,12 @@ class Soak:
 
     def _reload(self, process: "subprocess.Popen[bytes]", *, good: bool) -> None:
         self.reloads += 1
-        refused = self._said(REFUSED)
+        told = f'"{RELOADED if good else REFUSED}'
+        before = self._said(told)
         self.world.configure(self.reloads, good=good)
         process.send_signal(signal.SIGHUP)
+        self._heard(told, more_than=before)
         if not good:
-            self._heard(REFUSED, more_than=refused)
             self.world.configure(self.reloads)
 
     def _end(self, process: "subprocess.Popen[bytes]", ending: signal.Signals) -> None:

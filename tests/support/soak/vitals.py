@@ -10,7 +10,9 @@ from statistics import median
 GROWS_BY, AND_BY = 1.15, 8_000_000
 """How much more memory than after warming up a life may end with: a share, and bytes."""
 
-MORE_DESCRIPTORS, MORE_THREADS = 16, 4
+MORE_DESCRIPTORS, MORE_THREADS = 24, 6
+"""What may be under way at one time and not at another; what leaks with each request is hundreds."""
+
 LARGEST_LOG = 32 * 1024 * 1024
 """Bytes of SQLite's write-ahead log; it is cut to 16 MiB after each checkpoint."""
 

@@ -23,10 +23,10 @@ providers:
 {providers}
 delivery:
   inbox: {{file: "out/{{job}}.md"}}
-  hook: {{webhook: "{receiver}/good", secret: "env:SOAK_SECRET", timeout: 2s}}
+  hook: {{webhook: "{receiver}/good", secret: "env:SOAK_SECRET", timeout: 20s}}
   flaky: {{webhook: "{receiver}/flaky", timeout: 2s}}
-  gone: {{webhook: "{receiver}/gone", timeout: 2s}}
-  print: {{command: [cat], timeout: 5s}}
+  gone: {{webhook: "{receiver}/gone", timeout: 20s}}
+  print: {{command: [cat], timeout: 20s}}
 alerts: {{to: [inbox], after_failures: 3}}
 defaults: {{enabled: {enabled}, timeout: 5s}}
 jobs:
