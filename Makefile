@@ -23,8 +23,8 @@ install: $(STAMP) ## make .venv with promptd and what its tests need
 demo: $(STAMP) ## run the main job: a login that has expired, a fallback, the ledger (Ctrl-C ends it)
 	@$(BIN)/promptd demo $(DEMO)
 
-test: $(STAMP) debian ## run all tests, a file to a worker (WORKERS=1: one after the other)
-	$(BIN)/python -m pytest --numprocesses $(or $(WORKERS),4) --dist loadfile --no-loadscope-reorder $(or $(PYTEST),--ignore $(S17))
+test: $(STAMP) debian ## run all tests, a file to a worker (WORKERS=1: one after the other; INSTALLED=1: fork no commands)
+	$(BIN)/python -m pytest $(if $(INSTALLED),--installed) --numprocesses $(or $(WORKERS),4) --dist loadfile --no-loadscope-reorder $(or $(PYTEST),--ignore $(S17))
 	$(if $(PYTEST),,$(BIN)/python -m pytest $(S17) --s17-requests 30000)
 
 debian: $(STAMP) ## what the tests need of Debian (PostgreSQL, Prometheus, systemd-nspawn): unpacked into .venv, installing nothing

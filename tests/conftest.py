@@ -9,6 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from support import forked
 from support.debian import NotThere
 from support.postgres import Server, running
 
@@ -33,7 +34,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--crash-rounds", type=int, default=40, help="how often the crash harness kills a daemon"
     )
     parser.addoption("--soak-seconds", type=float, default=90, help="how long the soak lets daemons live")
+    parser.addoption("--installed", action="store_true", help="start each command anew, and fork none")
     parser.addoption("--crash-seed", type=int, default=7, help="what decides where and when it does")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Say it to whoever starts commands: here, and in the workers."""
+    if config.getoption("--installed"):
+        os.environ[forked.FORBIDS] = "yes"
 
 
 @pytest.fixture

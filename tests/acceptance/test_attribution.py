@@ -44,10 +44,11 @@ def test_s13_an_empty_balance_of_the_fallback_stands_on_the_fallback_alone(
     house.log_in(refresh_token="good", access_token="codex-access")
 
     with house.daemon():
-        run = house.shown(house.finished_runs()[0]["id"])
-        codex, zai = house.credential("openai-codex"), house.credential("zai")
-        (why,) = house.json("auth", "why", "zai")
-        assert [each for each in house.json("auth", "why", "openai-codex") if each["label"]] == []
+        house.wait_finished()
+    run = house.shown(house.finished_runs()[0]["id"])
+    codex, zai = house.credential("openai-codex"), house.credential("zai")
+    (why,) = house.json("auth", "why", "zai")
+    assert [each for each in house.json("auth", "why", "openai-codex") if each["label"]] == []
     marks = house.rows(MARKS)
 
     *_, empty = run["attempts"]
@@ -98,7 +99,7 @@ def test_s16_a_reset_is_felt_by_the_running_daemon_at_once_and_lasts(
     house.log_in(refresh_token="first", expires_in=-60)
 
     with house.daemon():
-        house.finished_runs(2)
+        house.wait_finished(2)
         assert house.credential("openai-codex")["status"] == "dead"
         primary.script(Endpoint.TOKEN, Reply.tokens(access_token="fresh", refresh_token="second"))
         reset = house.run("auth", "reset", "openai-codex")
@@ -142,17 +143,18 @@ def test_s16_an_attempt_that_was_under_way_at_the_reset_writes_no_mark(
     error_class: str,
 ) -> None:
     good = Reply.tokens(access_token="fresh") if endpoint is Endpoint.TOKEN else Reply.text("well again")
-    primary.script(endpoint, refusal.after(4), good)
+    primary.script(endpoint, refusal.held(), good)
     house.log_in(refresh_token="first", expires_in=expires_in)
 
     with house.daemon():
-        primary.wait_received(1, endpoint=endpoint, within=10)
+        primary.wait_received(1, endpoint=endpoint)
         assert house.run("auth", "reset", "codex").code == 0
-        assert primary.in_flight == 1, "the reset came too late to say anything"
-        assert len(primary.requests) == 1
-        first, second = (house.shown(run["id"]) for run in house.finished_runs(2)[:2])
-        credential = house.credential("openai-codex")
+        assert (primary.in_flight, len(primary.requests)) == (1, 1)
+        primary.let_go()
+        house.wait_finished(2)
 
+    first, second = (house.shown(run["id"]) for run in house.finished_runs(2)[:2])
+    credential = house.credential("openai-codex")
     assert (first["fallback_reason"], first["served"]["provider"]) == (error_class, "zai")
     assert [a["error_class"] for a in first["attempts"]] == [error_class, None]
     assert (second["served"]["provider"], second["fallback"]) == ("openai-codex", False)

@@ -36,8 +36,9 @@ def test_s11_what_was_gathered_is_compressed_and_the_same_target_asked_again(
     place.main.script(Endpoint.CHAT, holding(1000, "all quiet", refusal))
 
     with place.workplace.daemon():
-        run = place.workplace.shown(place.workplace.finished_runs()[0]["id"])
+        place.workplace.wait_finished()
 
+    run = place.workplace.shown(place.workplace.finished_runs()[0]["id"])
     assert (run["state"], run["output"], run["fallback"]) == ("succeeded", "all quiet", False)
     assert run["served"] == {"provider": "custom:main", "model": "large", "credential": "key"}
     assert steps(run) == [
@@ -115,8 +116,9 @@ def test_s11_without_a_compression_the_run_fails_and_says_what_to_do(place: Plac
     place.main.script(Endpoint.CHAT, CHAT_OVERFLOW)
 
     with place.workplace.daemon():
-        run = place.workplace.shown(place.workplace.finished_runs()[0]["id"])
+        place.workplace.wait_finished()
 
+    run = place.workplace.shown(place.workplace.finished_runs()[0]["id"])
     assert (run["state"], run["reason"]) == ("failed", "context_overflow")
     assert "`auxiliary: {compression: {}}`" in run["error"]["message"]
     assert "`on_overflow: truncate`" in run["error"]["message"]
@@ -226,10 +228,11 @@ def test_s7_a_refused_helper_is_refreshed_then_its_other_keys_then_its_chain_the
     )
 
     with place.workplace.daemon():
-        run = place.workplace.shown(place.workplace.finished_runs()[0]["id"])
-        plan = place.workplace.credential("openai-codex", "plan")
-        spare = place.workplace.credential("openai-codex", "spare")
+        place.workplace.wait_finished()
 
+    run = place.workplace.shown(place.workplace.finished_runs()[0]["id"])
+    plan = place.workplace.credential("openai-codex", "plan")
+    spare = place.workplace.credential("openai-codex", "spare")
     assert steps(run) == [
         ("main", "custom:main", "context_overflow", "compress"),
         *HELPERS_FAIL,
@@ -315,7 +318,7 @@ def test_a_helper_that_reaches_the_main_chain_never_moves_the_run_within_it(plac
 
 
 def test_a_compression_ends_with_its_run(place: Place) -> None:
-    place.configure(COMPRESSION, keys="timeout: 2s")
+    place.configure(COMPRESSION, keys="timeout: 6s")
     place.main.script(Endpoint.CHAT, CHAT_OVERFLOW)
     place.helper.script(Endpoint.CHAT, Reply.text("never sent").silent())
 
@@ -326,7 +329,7 @@ def test_a_compression_ends_with_its_run(place: Place) -> None:
 
 
 def test_a_helper_that_is_slow_is_left_for_the_next_after_its_own_timeout(place: Place) -> None:
-    place.configure(COMPRESSION.replace("small", "small, timeout: 1s"))
+    place.configure(COMPRESSION.replace("small", "small, timeout: 3s"))
     place.main.script(Endpoint.CHAT, CHAT_OVERFLOW, Reply.text(SUMMARY), Reply.text("all quiet"))
     place.helper.script(Endpoint.CHAT, Reply.text("never sent").silent())
 
@@ -337,7 +340,7 @@ def test_a_helper_that_is_slow_is_left_for_the_next_after_its_own_timeout(place:
         ("compression", "custom:main", None, None),
     ]
     assert (run["state"], run["output"]) == ("succeeded", "all quiet")
-    assert run["attempts"][1]["latency"] < 3
+    assert "no answer within 3 s" in run["attempts"][1]["message"]
 
 
 def test_more_material_than_forty_calls_can_do_is_refused_before_they_are_paid(place: Place) -> None:

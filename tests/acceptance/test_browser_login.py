@@ -8,11 +8,11 @@ import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
-from support.workplace import PROMPTD, Workplace
+from support.workplace import PATIENCE, PROMPTD, Workplace
 
 from jobs.providers.loopback_replies import Endpoint, Reply
 from jobs.providers.loopback_thread import ThreadedLoopback
@@ -65,7 +65,7 @@ def visit(fields: Fields, *, path: str | None = None, **query: str) -> int:
     """Come back as a browser does; return the status."""
     address = fields["redirect_uri"] if path is None else re.sub("/callback$", path, fields["redirect_uri"])
     try:
-        with urllib.request.urlopen(f"{address}?{urlencode(query)}", timeout=10) as answer:
+        with urllib.request.urlopen(f"{address}?{urlencode(query)}", timeout=PATIENCE) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as refused:
         return refused.code
@@ -79,7 +79,7 @@ def test_a_code_is_exchanged_with_the_verifier_of_its_challenge(
     with logging_in(configured) as (process, fields):
         assert (fields["response_type"], fields["client_id"], fields["scope"]) == ("code", "app", "models")
         assert visit(fields, state=fields["state"], code="the-code") == 200
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=PATIENCE)
     run = configured.ran("job", "run", "digest")
 
     assert (process.returncode, err) == (0, "")
@@ -110,10 +110,11 @@ def test_a_visitor_of_another_login_is_turned_away_and_ours_is_still_waited_for(
         assert visit(fields, code="planted") == 400
         assert visit(fields, path="/favicon.ico", state=fields["state"]) == 404
         for rubbish in (b"\r\n\r\n", b"GET http://[ HTTP/1.1\r\n\r\n", b"x" * 70_000, b""):
-            with socket.create_connection((where.hostname, where.port or 0), timeout=5) as stranger:
-                stranger.sendall(rubbish)
+            door = where.hostname, where.port or 0
+            with socket.create_connection(door, timeout=PATIENCE) as stranger, suppress(ConnectionError):
+                stranger.sendall(rubbish)  # he may be turned away before he has said it all
         assert visit(fields, state=fields["state"], code="ours") == 200
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=PATIENCE)
 
     assert (process.returncode, err) == (0, "")
     assert [asked.form()["code"] for asked in primary.received(Endpoint.TOKEN)] == ["ours"]
@@ -135,7 +136,7 @@ def test_a_login_that_is_not_granted_says_why(
 
     with logging_in(configured) as (process, fields):
         visit(fields, state=fields["state"], **back)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=PATIENCE)
 
     assert (process.returncode, err) == (1, f"promptd: {told}\n")
     assert configured.credential("plan")["status"] == "unreadable"

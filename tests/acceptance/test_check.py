@@ -85,11 +85,11 @@ def test_the_daemon_refuses_to_start_with_the_same_six_lines(workplace: Workplac
 
 @pytest.mark.parametrize("name", UNREADABLE)
 def test_a_broken_file_is_told_in_one_line(workplace: Workplace, name: str) -> None:
-    """Quickly, too: what hangs or fills the memory on such a file would not end in time."""
+    """What hangs or fills the memory on such a file would not end in time."""
     content, wanted = UNREADABLE[name]
     workplace.config.write_bytes(content)
 
-    (line,) = told(workplace.run("check", timeout=20))
+    (line,) = told(workplace.run("check"))
 
     assert line.startswith(f"{workplace.config}{wanted}")
     assert "; " in line
@@ -104,7 +104,7 @@ def test_what_is_no_file_is_told_in_one_line(workplace: Workplace, kind: str) ->
         case "pipe":
             os.mkfifo(workplace.config)
 
-    (line,) = told(workplace.run("check", timeout=20))
+    (line,) = told(workplace.run("check"))
 
     assert str(workplace.config) in line
 

@@ -112,7 +112,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
             metrics, status, log = daemon.get("/metrics")[1], workplace.json("status"), daemon.log.read_text()
             before = len(server.requests)
             (workplace.directory / "house.key").write_text("house-key\n")
-            server.wait_received(1, key="house-key", within=15)
+            server.wait_received(1, key="house-key")
             later = workplace.run("job", "run", "file-gone", "--json").json()
         yield Seen(runs, log, metrics, status, checked, later, server.requests[:before])
 

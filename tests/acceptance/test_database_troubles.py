@@ -54,6 +54,7 @@ def test_a_database_that_is_locked_is_waited_for(configured: Workplace, primary:
         primary.wait_received(1, within=PATIENCE)
         with locked(configured.database):
             refused = configured.run("job", "pause", "pulse")
+            primary.let_go()
             eventually(lambda: said(daemon, TAKES_NO_WRITES + "database is locked"))
             alive = daemon.get("/healthz")[0]
         eventually(lambda: said(daemon, TAKES_WRITES_AGAIN))
@@ -73,6 +74,7 @@ def test_a_database_that_cannot_be_written_is_waited_for_and_the_service_manager
     with service_manager(configured) as told, configured.daemon() as daemon:
         primary.wait_received(1, within=PATIENCE)
         with quota(daemon.process.pid, configured.database.with_name("promptd.db-wal").stat().st_size):
+            primary.let_go()
             eventually(lambda: said(daemon, TAKES_NO_WRITES + "disk I/O error"))
             eventually(lambda: primary.in_flight == 0)
             ready = daemon.get("/readyz")

@@ -31,7 +31,7 @@ jobs:
 """
 ACCEPTS, REFUSES, IS_GONE = (said(answer(status)) for status in (200, 503, 410))
 ANSWER = "All is well."
-DRAINS = 4
+DRAINS = 2
 
 
 @pytest.fixture
@@ -49,10 +49,11 @@ def configure(
     schedule: str = "every 1s",
     more: str = "",
     on: str = "success",
+    drains: int = DRAINS,
 ) -> None:
     place.configure(
         CONFIG.format(
-            drains=DRAINS,
+            drains=drains,
             url=provider.base_url,
             hook=hook.url(),
             timeout=timeout,
@@ -76,7 +77,7 @@ def state(place: Workplace, target: str = "hook") -> str | None:
 
 def hasten(place: Workplace) -> None:
     """Let nothing wait for its next try."""
-    connection = sqlite3.connect(place.database, timeout=10)
+    connection = sqlite3.connect(place.database, timeout=PATIENCE)
     with connection:
         connection.execute("UPDATE deliveries SET next_attempt_at = created_at WHERE state = 'pending'")
     connection.close()
@@ -139,13 +140,13 @@ def test_a_receiver_that_fails_hangs_and_then_accepts_gets_one_delivery_by_one_k
 ) -> None:
     """The file is written meanwhile: nobody waits for somebody else's target."""
     with receiving(REFUSES, stalled(), ACCEPTS) as hook:
-        configure(digest, primary, hook, timeout="2s")
+        configure(digest, primary, hook, timeout="5s")
         with digest.daemon() as daemon:
             eventually(lambda: [row["failures"] for row in deliveries(digest)] == [1])
             (refused,) = deliveries(digest)
             hasten(digest)
             eventually(lambda: len(hook.taken) == 2)
-            beside = state(digest, "inbox")
+            eventually(lambda: state(digest, "inbox") == "delivered")
             eventually(lambda: [row["failures"] for row in deliveries(digest)] == [2])
             (hung,) = deliveries(digest)
             hasten(digest)
@@ -154,7 +155,7 @@ def test_a_receiver_that_fails_hangs_and_then_accepts_gets_one_delivery_by_one_k
             runs = digest.rows("SELECT * FROM runs")
 
     (row,) = deliveries(digest)
-    assert ("503" in refused["last_error"], beside, "2 s" in hung["last_error"]) == (True, "delivered", True)
+    assert ("503" in refused["last_error"], "5 s" in hung["last_error"]) == (True, True)
     assert (row["attempts"], row["failures"], row["last_error"]) == (3, 2, None)
     assert keys(hook) == [row["idempotency_key"]] * 3
     assert runs == digest.rows("SELECT * FROM runs")
@@ -177,7 +178,7 @@ def test_nothing_is_lost_when_a_daemon_is_killed_or_stopped_while_it_sends_or_be
             eventually(lambda: len(hook.taken) == 2)
             with locked(digest.database):
                 gate.open.set()
-                assert gate.answered.wait(10)
+                assert gate.answered.wait(PATIENCE)
                 kill(daemon)
         (accepted,) = deliveries(digest)
         with digest.daemon() as daemon:
@@ -273,7 +274,7 @@ def test_a_second_signal_ends_a_daemon_that_waits_for_a_receiver_and_nothing_is_
 ) -> None:
     gate = Gate(ACCEPTS)
     with receiving(gate) as hook:
-        configure(digest, primary, hook)
+        configure(digest, primary, hook, timeout="10m", drains=600)
         with digest.daemon() as daemon:
             eventually(lambda: state(digest, "inbox") == "delivered" and hook.taken)
             daemon.signal()

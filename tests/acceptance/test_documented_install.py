@@ -117,7 +117,7 @@ def done(machine: tuple[Machine, ThreadedLoopback]) -> Done:
     for number, words in enumerate((install, in_a_terminal(BEGIN), *rest)):
         booted.put(f"/root/words-{number:02}", f"set -e\ncd\n{words}")
     shells = "set -e\nfor each in /root/words-*; do bash $each; done"
-    ended = booted.run("bash", "-c", shells, stdin="", timeout=300)
+    ended = booted.run("bash", "-c", shells, stdin="", timeout=1_500)
     journal = "" if ended.code == 0 else booted.run("journalctl", "--no-pager", "--unit=promptd").out
     assert ended.code == 0, f"{ended.out}\n{ended.err}\n{journal}"
     printed: dict[str, str] = {}

@@ -119,17 +119,16 @@ def configuration(primary: ThreadedLoopback, backup: ThreadedLoopback) -> str:
             f'{{provider: custom, name: backup, base_url: "{backup.base_url}", model: small, '
             "api_key: key-of-backup}"
         )
-        prompt = 'prompt: "{{ job }} {{ scheduled_for }}"'
+        prompt = 'schedule: every 1s, max_runs: 1, prompt: "{{ job }} {{ scheduled_for }}"'
         lines.append(
-            f"  - {{name: {case}, schedule: every 1s, {prompt}, fallback_on: [content_filter], model: {bad}, "
-            f"fallback: [{good}]}}"
+            f"  - {{name: {case}, {prompt}, fallback_on: [content_filter], model: {bad}, fallback: [{good}]}}"
         )
     return "\n".join(lines) + "\n"
 
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
-    """Run every case once, in one daemon."""
+    """Run every case once, in one daemon; show them when it has ended."""
     workplace = Workplace(tmp_path_factory.mktemp("failed-replies"))
     with ThreadedLoopback() as primary, ThreadedLoopback() as backup:
         for name, case in CASES.items():
@@ -138,7 +137,8 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
         backup.script(Endpoint.CHAT, Reply.text("a whole answer"))
         workplace.configure(configuration(primary, backup))
         with workplace.daemon():
-            runs = workplace.first_runs(*CASES)
+            workplace.wait_first_runs(*CASES, within=600)
+        runs = workplace.first_runs(*CASES)
         answers = workplace.rows("SELECT output FROM runs WHERE state = 'succeeded'")
         yield Seen(runs, primary.requests, backup.requests, [row["output"] for row in answers])
 

@@ -42,8 +42,9 @@ def test_a_scheduled_prompt_is_answered(workplace: Workplace, server: str) -> No
     configure(workplace, server, "house/good")
 
     with workplace.daemon():
-        run = workplace.shown(workplace.finished_runs()[0]["id"])
+        workplace.wait_finished()
 
+    run = workplace.shown(workplace.finished_runs()[0]["id"])
     assert (run["state"], run["output"], run["fallback"]) == ("succeeded", foreign.ANSWER, False)
     assert run["usage"]["input_tokens"] > 0
 
@@ -52,8 +53,10 @@ def test_its_429_closes_one_model_and_the_next_target_answers(workplace: Workpla
     configure(workplace, server, "house/limited")
 
     with workplace.daemon():
-        run = workplace.shown(workplace.finished_runs()[0]["id"])
-        marks = [row for row in workplace.json("auth", "list") if row["scope"] != "credential"]
+        workplace.wait_finished()
+
+    run = workplace.shown(workplace.finished_runs()[0]["id"])
+    marks = [row for row in workplace.json("auth", "list") if row["scope"] != "credential"]
 
     assert (run["state"], run["fallback_reason"]) == ("succeeded", "rate_limit")
     assert run["output"] == foreign.ANSWER
@@ -69,8 +72,10 @@ def test_its_401_closes_the_credential_and_another_provider_answers(
     configure(workplace, server, "other-door/revoked")
 
     with workplace.daemon():
-        run = workplace.shown(workplace.finished_runs()[0]["id"])
-        refused, good = workplace.credential("other-door"), workplace.credential("house")
+        workplace.wait_finished()
+
+    run = workplace.shown(workplace.finished_runs()[0]["id"])
+    refused, good = workplace.credential("other-door"), workplace.credential("house")
 
     assert (run["state"], run["fallback_reason"]) == ("succeeded", "auth")
     assert run["output"] == foreign.ANSWER

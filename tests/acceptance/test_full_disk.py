@@ -35,6 +35,7 @@ def test_an_answer_outlasts_a_full_disk_and_planning_goes_on_when_there_is_room(
     with place.daemon(*place.command("start")) as daemon:
         primary.wait_received(1, within=PATIENCE)
         disk.fill()
+        primary.let_go()
         eventually(lambda: said(daemon, TAKES_NO_WRITES + "database or disk is full"))
         eventually(lambda: primary.in_flight == 0)
         alive, ready = daemon.get("/healthz"), daemon.get("/readyz")

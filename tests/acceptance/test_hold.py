@@ -75,10 +75,24 @@ def is_held(house: Workplace, name: str) -> bool:
     return bool(house.rows("SELECT name FROM jobs WHERE name = ? AND held_until IS NOT NULL", name))
 
 
-def made_up_for(house: Workplace) -> list[Any]:
-    """Return the runs of the digest that make up for one that was lost, as `run list` has them."""
-    until(lambda: house.rows("SELECT id FROM runs WHERE job = 'digest' AND trigger = 'retry'"))
-    return [run for run in house.json("run", "list", "--job", "digest") if run["trigger"] == "retry"]
+def made_up_for(house: Workplace) -> Any:
+    """Return the one run of the digest that makes up for those that were lost, and how it has ended."""
+    made_up = "SELECT * FROM runs WHERE job = 'digest' AND trigger = 'retry'"
+    until(lambda: house.rows(f"{made_up} AND finished_at IS NOT NULL"))
+    (run,) = house.rows(made_up)
+    return run
+
+
+def newest_lost(house: Workplace, before: int) -> Any:
+    """Return the newest instant of the digest that was lost before a run, with the run that lost it."""
+    lost = "trigger IN ('schedule', 'catch_up') AND (state = 'failed' OR reason = 'held')"
+    query = f"SELECT * FROM runs WHERE job = 'digest' AND {lost} AND id < ? ORDER BY id DESC LIMIT 1"
+    return house.rows(query, before)[0]
+
+
+def held_until(house: Workplace, name: str) -> Any:
+    """Return until when the ledger holds a job, None where it does not."""
+    return next((row["held_until"] for row in house.rows("SELECT * FROM jobs WHERE name = ?", name)), None)
 
 
 def test_a_chain_that_is_closed_for_hours_holds_its_jobs_with_one_alert(
@@ -118,17 +132,16 @@ def test_a_reset_lets_a_held_job_go_and_one_run_makes_up_for_it(
     house.configure(house.config.read_text().replace("schedule: every 1s", "schedule: every 20s"))
 
     with house.daemon():
-        (failed,) = [run for run in house.finished_runs(1, job="digest") if run["state"] == "failed"]
         until(lambda: is_held(house, "digest"))
         open_again(server, "made up")
         assert house.run("auth", "reset", "other").code == 0
-        made_up = made_up_for(house)
-        house.finished_runs(2, job="digest")
-        assert job(house, "digest")["held_until"] is None
+        run = made_up_for(house)
+        assert held_until(house, "digest") is None
 
-    (run,) = made_up
-    assert (run["parent_id"], run["scheduled_for"]) == (failed["id"], failed["scheduled_for"])
-    assert house.shown(run["id"])["served"]["provider"] == "other"
+    lost = newest_lost(house, run["id"])
+    assert (run["parent_id"], run["scheduled_for"]) == (lost["id"], lost["scheduled_for"])
+    served = "SELECT provider FROM attempts WHERE run_id = ? AND outcome = 'succeeded'"
+    assert house.rows(served, run["id"]) == [{"provider": "other"}]
 
 
 def test_after_five_minutes_one_due_run_is_the_probe_that_lets_all_go(
@@ -143,7 +156,7 @@ def test_after_five_minutes_one_due_run_is_the_probe_that_lets_all_go(
         open_again(server, "open again")
         long_ago(house, minutes=6)
         probe = until(lambda: house.rows(f"{PROBES} AND outcome = 'succeeded'"))
-        until(lambda: not any(each["held_until"] for each in house.json("job", "list")))
+        until(lambda: not house.rows("SELECT name FROM jobs WHERE held_until IS NOT NULL"))
         house.finished_runs(3, job="digest")
 
     assert len(probe) == 1
@@ -160,11 +173,12 @@ def test_a_probe_that_is_refused_keeps_the_job_held(house: Workplace, server: Th
         until(lambda: skipped(house, "digest") and skipped(house, "report"))
         asked = len(server.requests)
         long_ago(house, minutes=6)
-        until(lambda: house.rows(PROBES))
+        until(lambda: len(house.rows(f"{PROBES} AND outcome != 'sent'")) == 2)  # one for each target
+        until(lambda: not house.rows("SELECT id FROM runs WHERE finished_at IS NULL"))
         before = len(skipped(house, "digest")) + len(skipped(house, "report"))
         until(lambda: len(skipped(house, "digest")) + len(skipped(house, "report")) > before + 3)
 
-    assert len(server.requests) - asked == 2  # one for each target
+    assert len(server.requests) - asked == 2
     assert {row["outcome"] for row in house.rows(PROBES)} == {"failed"}
 
 
@@ -193,10 +207,10 @@ def test_an_opening_within_the_deadline_is_waited_for(house: Workplace, server: 
 
     *_, last = run["attempts"]
     assert (run["state"], run["output"]) == ("succeeded", "patience")
-    assert 1 < last["waited"] < 10
+    assert 0 < last["waited"] < 60
     assert last["wait_reason"].startswith("every target is closed; other/small opens first, at ")
     assert [each["recovery"] for each in run["attempts"]][-2:] == ["retry", None]
-    assert job(house, "rare")["held_until"] is None
+    assert held_until(house, "rare") is None
 
 
 def test_a_run_by_hand_says_for_what_it_waits(house: Workplace, server: ThreadedLoopback) -> None:
@@ -219,14 +233,13 @@ def test_a_forced_run_that_fails_takes_nothing_from_what_is_made_up_for(
     house.configure(house.config.read_text().replace("schedule: every 1s", "schedule: every 20s"))
 
     with house.daemon():
-        (failed,) = [run for run in house.finished_runs(1, job="digest") if run["state"] == "failed"]
         until(lambda: is_held(house, "digest"))
         assert house.run("job", "run", "digest", "--force").code == 1
         open_again(server, "made up")
         assert house.run("auth", "reset", "other").code == 0
-        (made_up,) = made_up_for(house)
+        made_up = made_up_for(house)
 
-    assert made_up["parent_id"] == failed["id"]
+    assert made_up["parent_id"] == newest_lost(house, made_up["id"])["id"]
 
 
 def test_a_job_without_a_schedule_is_not_held_after_a_reset(
@@ -236,7 +249,7 @@ def test_a_job_without_a_schedule_is_not_held_after_a_reset(
     house.configure(house.config.read_text().replace('schedule: "0 0 1 1 *"', "schedule: null"))
     closed_for_hours(server)
     house.run("job", "run", "rare")
-    assert job(house, "rare")["held_until"] is not None
+    assert held_until(house, "rare") is not None
 
     house.run("auth", "reset", "zai")
     house.run("auth", "reset", "other")
@@ -258,7 +271,7 @@ def test_what_only_a_person_can_mend_holds_nothing(house: Workplace, server: Thr
 
     assert (first["state"], first["reason"]) == ("failed", "auth")
     assert second["state"] == "failed"
-    assert job(house, "rare")["held_until"] is None
+    assert held_until(house, "rare") is None
 
 
 def long_ago(house: Workplace, *, minutes: int) -> None:

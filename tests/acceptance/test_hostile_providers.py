@@ -36,7 +36,7 @@ def configuration(hostile: HostileServer, backup: ThreadedLoopback) -> str:
     """Return a file with two providers and two jobs for each way to misbehave."""
     key = "credentials: [{label: main, key: env:MAIN}]"
     last = f'{{provider: custom, name: last, base_url: "{backup.base_url}", model: small}}'
-    due, providers, jobs = "schedule: every 10s, prompt: x", [], []
+    due, providers, jobs = "schedule: every 10s, max_runs: 1, prompt: x", [], []
     for number, way in enumerate(WAYS):
         url, with_next, alone = hostile.url(way), f"h{number}", f"a{number}"
         providers.append(f'  {with_next}: {{base_url: "{url}", timeout: {REQUEST:g}s, {key}}}')

@@ -1,5 +1,6 @@
 """`promptd init` at a terminal asks what it must; what comes of the answers passes `promptd check`."""
 
+import codecs
 import os
 import signal
 import stat
@@ -19,12 +20,15 @@ class Terminal:
     def __init__(self, process: "subprocess.Popen[bytes]", number: int) -> None:
         self.process, self._number = process, number
         self.screen = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
         os.set_blocking(number, False)
 
     def _look(self) -> None:
+        """Read all that is there; a read gives a few kilobytes at most, which may end within a character."""
         try:
-            self.screen += os.read(self._number, 65_536).decode()
-        except (BlockingIOError, OSError):
+            while said := os.read(self._number, 65_536):
+                self.screen += self._decoder.decode(said)
+        except OSError:  # nothing more is there, or nobody is at the other end
             return
 
     def until(self, text: str) -> None:

@@ -3,11 +3,12 @@
 import json
 import signal
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from jsonschema import Draft202012Validator
-from support.workplace import PROMPTD, Workplace, eventually
+from support.workplace import PATIENCE, PROMPTD, Workplace, eventually
 
 from jobs.providers.loopback_replies import Endpoint, Reply
 from jobs.providers.loopback_thread import ThreadedLoopback
@@ -123,7 +124,7 @@ def test_by_hand_a_further_try_is_waited_for_and_ctrl_c_ends_the_wait(
         waiting = "SELECT * FROM runs WHERE job = 'b' AND not_before IS NOT NULL"
         eventually(lambda: workplace.rows(waiting) or None)
         waits.send_signal(signal.SIGINT)
-        _, said = waits.communicate(timeout=30)
+        _, said = waits.communicate(timeout=PATIENCE)
 
     assert (again.code, again.out) == (0, "done\n")
     assert "try 1 of run 1 failed, the next begins in 1 s" in again.err
@@ -154,7 +155,10 @@ def test_a_dry_run_prints_the_prompt_and_neither_asks_nor_records(
 
 
 def test_a_budget_that_is_used_up_starts_nothing(workplace: Workplace, primary: ThreadedLoopback) -> None:
-    configure(workplace, primary, "name: a, schedule: null, prompt: go, max_tokens_per_day: 3")
+    """Where it is noon, so that no day ends between the two."""
+    noon = f"Etc/GMT{datetime.now(UTC).hour - 12:+}"  # a zone east of Greenwich has a minus there
+    budget = f"timezone: {noon}, max_tokens_per_day: 3"
+    configure(workplace, primary, f"name: a, schedule: null, prompt: go, {budget}")
 
     first, second = workplace.run("job", "run", "a"), workplace.run("job", "run", "a")
 

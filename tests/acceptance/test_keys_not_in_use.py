@@ -98,7 +98,7 @@ def test_a_single_run_sends_and_stores_none_of_them(planted: Workplace, primary:
 
 def test_a_daemon_sends_and_stores_none_of_them(planted: Workplace, primary: ThreadedLoopback) -> None:
     with planted.daemon() as daemon:
-        planted.finished_runs()
+        planted.wait_finished()
         logged = daemon.log.read_text()
 
     assert primary.requests[0].prompt == MASKED

@@ -5,7 +5,7 @@ import sqlite3
 import subprocess
 from contextlib import closing
 
-from support.workplace import PROMPTD, Workplace, eventually
+from support.workplace import PATIENCE, PROMPTD, Workplace, eventually
 
 from jobs.providers.loopback_replies import Endpoint, Reply
 from jobs.providers.loopback_thread import ThreadedLoopback
@@ -31,11 +31,9 @@ def test_a_killed_command_does_not_block_its_job(workplace: Workplace, primary: 
     with workplace.daemon():
         command.kill()
         command.wait()
-        answered = eventually(
-            lambda: [r for r in workplace.json("run", "list") if r["state"] == "succeeded"] or None
-        )
-        left = workplace.shown(1)
+        answered = eventually(lambda: workplace.rows("SELECT id FROM runs WHERE state = 'succeeded'") or None)
 
+    left = workplace.shown(1)
     assert answered
     assert (left["trigger"], left["state"]) == ("manual", "abandoned")
     assert [attempt["outcome"] for attempt in left["attempts"]] == ["unknown"]
@@ -48,7 +46,7 @@ def test_a_queued_run_of_a_dead_process_is_taken_up_meanwhile(
     workplace.configure(CONFIG.format(url=primary.base_url, schedule="every 1d"))
 
     with workplace.daemon():
-        with closing(sqlite3.connect(workplace.database)) as connection, connection:
+        with closing(sqlite3.connect(workplace.database, timeout=PATIENCE)) as connection, connection:
             connection.execute(
                 "INSERT INTO instances (id, kind, host, pid, pid_started, version, started_at, heartbeat_at)"
                 " VALUES (99, 'daemon', ?, 1, 'another boot', '0', ?, ?)",
@@ -59,8 +57,9 @@ def test_a_queued_run_of_a_dead_process_is_taken_up_meanwhile(
                 " VALUES ('digest', ?, 'schedule', 'queued', 99, ?)",
                 (MOMENT, MOMENT),
             )
-        (run,) = workplace.finished_runs()
+        workplace.wait_finished()
 
+    (run,) = workplace.finished_runs()
     assert (run["state"], run["trigger"]) == ("succeeded", "schedule")
 
 
@@ -70,16 +69,18 @@ def test_a_paid_answer_outlasts_a_database_that_is_locked_for_long(
     """The lock is held past SQLite's busy timeout, from the request until a write is told to have failed."""
     workplace.environ["HOUSE"] = "sk-house-key"
     workplace.configure(CONFIG.format(url=primary.base_url, schedule="every 1s"))
-    primary.script(Endpoint.CHAT, Reply.text("paid for").after(1))
+    primary.script(Endpoint.CHAT, Reply.text("paid for").held())
 
     with workplace.daemon() as daemon:
         primary.wait_received(1)
-        with closing(sqlite3.connect(workplace.database, isolation_level=None)) as connection:
+        locking = sqlite3.connect(workplace.database, timeout=PATIENCE, isolation_level=None)
+        with closing(locking) as connection:
             connection.execute("BEGIN IMMEDIATE")
+            primary.let_go()
             eventually(lambda: "write failed" in daemon.log.read_text() or None)
             connection.execute("ROLLBACK")
-        workplace.finished_runs()
-        run = workplace.shown(1)
+        workplace.wait_finished()
 
+    run = workplace.shown(1)
     assert (run["state"], run["output"]) == ("succeeded", "paid for")
     assert [attempt["outcome"] for attempt in run["attempts"]] == ["succeeded"]

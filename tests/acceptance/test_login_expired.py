@@ -59,9 +59,12 @@ def test_s1_a_refresh_answered_401_is_taken_over_by_the_fallback(
     workplace.log_in(refresh_token="spent", expires_in=-60)
 
     with workplace.daemon():
-        run = workplace.shown(workplace.finished_runs()[0]["id"])
-        credential = workplace.credential("openai-codex")
+        workplace.wait_finished()
 
+    run, credential = (
+        workplace.shown(workplace.finished_runs()[0]["id"]),
+        workplace.credential("openai-codex"),
+    )
     assert (run["state"], run["output"]) == ("succeeded", "all quiet")
     assert run["requested"] == {"provider": "openai-codex", "model": "gpt-5.5"}
     assert run["served"] == {"provider": "custom:local", "model": "small", "credential": "key"}
@@ -143,8 +146,9 @@ def test_s2_a_primary_with_only_closed_credentials_is_passed_over_without_a_requ
     workplace.log_in(refresh_token="spent", expires_in=-60)
 
     with workplace.daemon():
-        first, second = (workplace.shown(run["id"]) for run in workplace.finished_runs(2)[:2])
+        workplace.wait_finished(2)
 
+    first, second = (workplace.shown(run["id"]) for run in workplace.finished_runs(2)[:2])
     dead, exhausted, _answered = first["attempts"]
     assert [dead["recovery"], exhausted["recovery"]] == ["next_credential", "next_target"]
     assert (exhausted["credential"], exhausted["error_class"]) == ("spare", "quota_window")
@@ -197,14 +201,18 @@ def test_s9_runs_that_are_refused_together_share_one_refresh(
 ) -> None:
     configure(workplace, careful, backup)
     with workplace.config.open("a") as file:
-        file.writelines(f'  - {{name: {name}, schedule: every 1s, prompt: "Go."}}\n' for name in EIGHT)
-    careful.script(Endpoint.CODEX, Reply.error(401, code="token_expired").after(0.5), key="old-access")
+        file.writelines(
+            f'  - {{name: {name}, schedule: every 1s, max_runs: 1, prompt: "Go."}}\n' for name in EIGHT
+        )
+    careful.script(Endpoint.CODEX, Reply.error(401, code="token_expired").held(), key="old-access")
     workplace.log_in(refresh_token="first", access_token="old-access")
 
     with workplace.daemon():
-        careful.wait_received(len(EIGHT), key="old-access", within=10)
-        runs = workplace.first_runs(*EIGHT)
+        careful.wait_received(len(EIGHT), key="old-access")
+        careful.let_go()
+        workplace.wait_first_runs(*EIGHT)
 
+    runs = workplace.first_runs(*EIGHT)
     assert {(run["state"], run["served"]["provider"]) for run in runs.values()} == {
         ("succeeded", "openai-codex")
     }
@@ -223,14 +231,16 @@ def test_s9_runs_that_need_one_refresh_share_its_refusal(
     """What one run has been told about the login, the others need not ask again."""
     configure(workplace, primary, backup)
     with workplace.config.open("a") as file:
-        file.writelines(f'  - {{name: {name}, schedule: every 1s, prompt: "Go."}}\n' for name in EIGHT)
+        file.writelines(
+            f'  - {{name: {name}, schedule: every 1s, max_runs: 1, prompt: "Go."}}\n' for name in EIGHT
+        )
     primary.script(Endpoint.TOKEN, refusal.after(0.5))
     workplace.log_in(refresh_token="first", expires_in=-60)
 
     with workplace.daemon():
-        runs = workplace.first_runs(*EIGHT)
-        credential = workplace.credential("openai-codex")
+        workplace.wait_first_runs(*EIGHT)
 
+    runs, credential = workplace.first_runs(*EIGHT), workplace.credential("openai-codex")
     assert {(run["state"], run["served"]["provider"]) for run in runs.values()} == {
         ("succeeded", "custom:local")
     }

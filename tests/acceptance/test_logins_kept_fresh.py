@@ -35,10 +35,12 @@ def test_a_daemon_refreshes_a_login_before_it_ends_without_any_run(
     configured: Workplace, primary: ThreadedLoopback
 ) -> None:
     primary.script(Endpoint.TOKEN, Reply.tokens(access_token="new-access", refresh_token="second"))
-    configured.log_in(refresh_token="first", expires_in=15)
+    configured.log_in(refresh_token="first", expires_in=300)
+    with closing(sqlite3.connect(configured.database)) as database, database:
+        database.execute("UPDATE tokens SET issued_at = strftime('%Y-%m-%d %H:%M:%f000', 'now', '-30 days')")
 
     with configured.daemon() as daemon:
-        primary.wait_received(1, endpoint=Endpoint.TOKEN, within=25)
+        primary.wait_received(1, endpoint=Endpoint.TOKEN)
         refreshed = 'promptd_oauth_refresh_total{outcome="succeeded",provider="openai-codex"} 1.0'
         eventually(lambda: refreshed in daemon.get("/metrics")[1] or None)
         run = configured.ran("job", "run", "digest")

@@ -35,8 +35,9 @@ def test_a_command_prints_into_the_prompt_and_knows_no_secret(
     configure(workplace, primary, GATHERS.format(name="digest", gather="{command: [env]}"))
 
     with workplace.daemon():
-        run = workplace.finished_runs()[0]
+        workplace.wait_finished()
 
+    run = workplace.finished_runs()[0]
     assert run["state"] == "succeeded"
     prompt = primary.requests[0].prompt
     assert f"HOME={workplace.directory}" in prompt
@@ -62,8 +63,9 @@ def test_a_command_that_fails_ends_the_run_before_any_model_is_asked(
     configure(workplace, primary, GATHERS.format(name="digest", gather=gather))
 
     with workplace.daemon():
-        run = workplace.shown(workplace.finished_runs()[0]["id"])
+        workplace.wait_finished()
 
+    run = workplace.shown(workplace.finished_runs()[0]["id"])
     assert (run["state"], run["reason"], run["attempts"]) == ("failed", "gather", [])
     assert run["error"] == {"class": None, "message": "the shell command ended with 7: the disk is gone"}
     assert primary.requests == []

@@ -37,7 +37,8 @@ def job(name: str, codex: str, zai: str) -> str:
     as_text = int(name.rpartition("-")[2]) % 2 == 0
     model = f'"{codex}/gpt-5.5"' if as_text else f'{{provider: "{codex}", model: gpt-5.5}}'
     fallback = f'"{zai}/glm-5.1"' if as_text else f'{{provider: "{zai}", model: glm-5.1}}'
-    return f"{{name: {name}, schedule: every 1s, prompt: Go., model: {model}, fallback: [{fallback}]}}"
+    once = "schedule: every 1s, max_runs: 1"
+    return f"{{name: {name}, {once}, prompt: Go., model: {model}, fallback: [{fallback}]}}"
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
             (workplace.directory / "jobs.d" / f"one-{number}.yaml").write_text(line.removeprefix("  - "))
         workplace.log_in(refresh_token="spent", expires_in=-60)
         with workplace.daemon():
-            runs = workplace.first_runs(*CASES)
+            workplace.wait_first_runs(*CASES, within=600)
+        runs = workplace.first_runs(*CASES)
         yield Seen(workplace, runs, codex.requests, zai.requests)
 
 

@@ -32,6 +32,7 @@ def test_a_database_of_a_newer_schema_is_left_alone_until_it_is_ours_again(
     with workplace.daemon() as daemon:
         primary.wait_received(1, within=PATIENCE)
         with of_revision(workplace.database, "9999"):
+            primary.let_go()
             eventually(lambda: said(daemon, TAKES_NO_WRITES + NEWER))
             before = workplace.rows("SELECT max(id) AS newest FROM runs")
             refused = [workplace.run(*words) for words in COMMANDS]

@@ -51,7 +51,8 @@ def test_s4_scheduled_by_hand_and_asked_runs_take_the_same_steps(
 ) -> None:
     """The same attempts, requests and keys, whichever way the prompt came in."""
     with troubled.daemon():
-        scheduled = troubled.shown(troubled.finished_runs()[0]["id"])
+        troubled.wait_finished()
+    scheduled = troubled.shown(troubled.finished_runs()[0]["id"])
     asked = [[(r.endpoint, r.key) for r in primary.requests]]
     runs = [scheduled]
     for words in (("job", "run", "digest"), ("ask", "Summarise.")):

@@ -1,16 +1,19 @@
 """What a reload changes and leaves alone, and that nothing begins any more once the stop was asked for."""
 
 import signal
+import time
 from typing import Any
 
 from support.workplace import Workplace, eventually
 
+WAITS = 'shell: true, timeout: 20m, command: "%s"'
 HEAD = """
 model: {provider: custom, base_url: "http://127.0.0.1:9/v1", model: small, api_key: no-key-required}
-limits: {max_concurrent_runs: %d, drain_timeout: 20s}
+limits: {max_concurrent_runs: %d, drain_timeout: 20m}
 jobs:
 """
-SLOW = '  - {name: slow, schedule: null, prompt: x, condition: {command: [sleep, "%d"]}}\n'
+UNTIL_GO = "until test -e go; do sleep 0.1; done"
+SLOW = f"  - {{name: slow, schedule: null, prompt: x, condition: {{{WAITS % UNTIL_GO}}}}}\n"
 JOB = '  - {name: %s, schedule: "%s", prompt: x, condition: {command: ["false"]}%s}\n'
 
 
@@ -32,7 +35,7 @@ def count(house: Workplace, name: str) -> int:
 
 def test_nothing_is_claimed_any_more_after_a_stop_whatever_was_reloaded(workplace: Workplace) -> None:
     """Each reload makes a new timer: those before it must be gone, and a reload must not begin one again."""
-    workplace.configure(written(SLOW % 4, job("tick", "every 1s")))
+    workplace.configure(written(SLOW, job("tick", "every 1s")))
     with workplace.daemon() as daemon:
         for _ in range(3):
             assert workplace.run("reload").code == 0
@@ -40,6 +43,9 @@ def test_nothing_is_claimed_any_more_after_a_stop_whatever_was_reloaded(workplac
         daemon.signal(signal.SIGTERM)
         daemon.signal(signal.SIGHUP)
         refused = workplace.run("reload")
+        stopped_at = time.monotonic()
+        eventually(lambda: time.monotonic() > stopped_at + 2.5)
+        (workplace.directory / "go").touch()
         eventually(lambda: daemon.process.poll() is not None)
         code = daemon.process.returncode
     (stopping,) = workplace.rows("SELECT max(stopped_at) AS at FROM instances WHERE kind = 'daemon'")
@@ -85,11 +91,11 @@ def test_a_run_that_was_cancelled_before_it_began_leaves_its_place_to_a_later_on
     workplace: Workplace,
 ) -> None:
     """`max_runs` counts runs that were started; the daemon goes on by itself."""
-    workplace.configure(written(SLOW % 30, workers=1))
+    workplace.configure(written(SLOW, workers=1))
     with workplace.daemon():
         blocking = int(workplace.run("job", "run", "slow", "--detach").out)
         twice = job("twice", "every 1s", "max_runs: 2, concurrency: allow")
-        workplace.configure(written(SLOW % 30, twice, workers=1))
+        workplace.configure(written(SLOW, twice, workers=1))
         assert workplace.run("reload").code == 0
         eventually(lambda: count(workplace, "twice") >= 2)
         waiting = [row["id"] for row in rows(workplace, "twice") if row["state"] == "queued"]
@@ -105,7 +111,7 @@ def test_a_daemon_with_another_timetable_goes_on_when_the_two_agree_again(
     """It leaves the job alone meanwhile, needs nobody to wake it, and has nothing to wait for as it stops."""
     other = Workplace(tmp_path_factory.mktemp("other"))
     shared = f'database: "sqlite:///{workplace.database}"\n'
-    every = {n: shared + written(job("tick", f"every {n}s")).replace("20s", "1h") for n in (1, 2)}
+    every = {n: shared + written(job("tick", f"every {n}s")).replace("20m", "1h") for n in (1, 2)}
     workplace.configure(every[1])
     other.configure(every[2])
     with workplace.daemon() as first:
@@ -122,10 +128,13 @@ def test_a_daemon_with_another_timetable_goes_on_when_the_two_agree_again(
 
 def test_a_run_that_waited_behind_another_is_drained_like_any_other(workplace: Workplace) -> None:
     """It is cancelled when the drain time is over, and recorded so: an ordinary stop abandons nothing."""
-    queue = 'concurrency: queue, max_runs: 2, condition: {command: [sleep, "3"]}'
+    first_till_go_second_for_long = f"if mkdir first; then {UNTIL_GO}; else sleep 1000; fi"
+    queue = f"concurrency: queue, max_runs: 2, condition: {{{WAITS % first_till_go_second_for_long}}}"
     only = f'  - {{name: behind, schedule: "every 1s", prompt: x, {queue}}}\n'
-    workplace.configure(written(only).replace("drain_timeout: 20s", "drain_timeout: 1s"))
+    workplace.configure(written(only).replace("drain_timeout: 20m", "drain_timeout: 1s"))
     with workplace.daemon() as daemon:
+        eventually(lambda: count(workplace, "behind") >= 2)
+        (workplace.directory / "go").touch()
         eventually(lambda: [row["state"] for row in rows(workplace, "behind")][1:2] == ["running"])
         code = daemon.stop()
         log = daemon.log.read_text()

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from support.wire import nobodys_port
 from support.workplace import Workplace
 
 from jobs.providers.loopback_replies import Endpoint, Received, Reply
@@ -46,6 +47,7 @@ CASES = {
     "limit-with-hint": Case(Reply.raw(429, {"retry-after": "1"}), "rate_limit", ("main", "main", "spare")),
     "limit-far-away": Case(Reply.raw(429, {"retry-after": "60"}), "rate_limit", ("main", "spare")),
 }
+SILENT = ("silent", "silent-and-safe")
 DOWN = tuple(f"down-{number}" for number in range(5))
 BACKOFFS = ("http-500", "http-502", "http-503", "http-504", "http-520", "http-529", "http-408")
 
@@ -67,11 +69,11 @@ class Seen:
 def configuration(primary: ThreadedLoopback, refused: str) -> str:
     keys = "credentials: [{label: main, key: env:MAIN}, {label: spare, key: env:SPARE}]"
     providers = [
-        f'  {case}: {{base_url: "{primary.origin}/{case}/v1", timeout: 1s, {keys}}}'
+        f'  {case}: {{base_url: "{primary.origin}/{case}/v1", {"timeout: 1s, " * (case in SILENT)}{keys}}}'
         for case in (*CASES, *DOWN)
     ]
     providers.append(f'  refused: {{base_url: "{refused}", {keys}}}')
-    prompt = 'schedule: every 1s, prompt: "{{ job }} {{ scheduled_for }}"'
+    prompt = 'schedule: every 1s, max_runs: 1, prompt: "{{ job }} {{ scheduled_for }}"'
     last = f'{{provider: custom, name: last, base_url: "{primary.origin}/last/v1", model: small}}'
     jobs = [
         f"  - {{name: {name}, {prompt}, {case.job}model: {name}/{name}, fallback: [{last}]}}"
@@ -87,15 +89,14 @@ def configuration(primary: ThreadedLoopback, refused: str) -> str:
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
     """Run every case in one daemon."""
     workplace = Workplace(tmp_path_factory.mktemp("retries"), {"MAIN": "main-key", "SPARE": "spare-key"})
-    with ThreadedLoopback() as primary:
-        with ThreadedLoopback() as gone:
-            refused = gone.base_url
+    with ThreadedLoopback() as primary, nobodys_port() as port:
         for name, case in CASES.items():
             primary.script(Endpoint.CHAT, case.reply, model=name)
         primary.script(Endpoint.CHAT, Reply.raw(500), model="down")
-        workplace.configure(configuration(primary, refused))
+        workplace.configure(configuration(primary, f"http://127.0.0.1:{port}/v1"))
         with workplace.daemon():
-            runs = workplace.first_runs(*CASES, "refused", "all-down")
+            workplace.wait_first_runs(*CASES, "refused", "all-down", within=600)
+        runs = workplace.first_runs(*CASES, "refused", "all-down")
         yield Seen(runs, primary.requests)
 
 
@@ -142,11 +143,11 @@ def test_the_jitter_differs_from_run_to_run(seen: Seen) -> None:
 @pytest.mark.parametrize(("case", "seconds"), [("busy-with-hint", 2), ("limit-with-hint", 1)])
 def test_a_short_hint_is_waited_for_and_told(seen: Seen, case: str, seconds: int) -> None:
     first, second = seen.runs[case]["attempts"][:2]
-    assert first["retry_after"] == pytest.approx(seconds, abs=0.1)
-    assert second["waited"] == pytest.approx(seconds, abs=0.2)
+    assert 0 < first["retry_after"] <= seconds + 0.1
+    assert 0 < second["waited"] <= seconds + 0.2
     assert second["wait_reason"]
     times = [request.received_at for request in seen.asked(case)]
-    assert times[1] - times[0] >= second["waited"]
+    assert times[1] - times[0] >= max(second["waited"], seconds - 0.1)
 
 
 def test_a_call_sends_at_most_twelve_requests_whatever_the_chain(seen: Seen) -> None:

@@ -56,10 +56,10 @@ def outputs(workplace: Workplace) -> dict[str, str]:
 
 
 def scripted(provider: ThreadedLoopback, planted: Planted) -> None:
-    """A first refresh is granted for 2 s, and later ones are refused with the token quoted."""
+    """A first refresh is granted for 4 s, and later ones are refused with the token quoted."""
     tokens = ("access_token", "refresh_token", "id_token")
     granted = {name: planted.new(f"refreshed-{name}") for name in tokens}
-    provider.script(Endpoint.TOKEN, Reply.tokens(**granted, expires_in=2), echo(400))
+    provider.script(Endpoint.TOKEN, Reply.tokens(**granted, expires_in=4), echo(400))
     for model, reply in ANSWERS.items():
         provider.script(Endpoint.CHAT, reply, model=model)
         provider.script(Endpoint.CODEX, reply if model != "shuts-out" else echo(403), model=model)

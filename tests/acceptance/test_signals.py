@@ -98,7 +98,7 @@ def test_a_run_left_queued_at_the_stop_is_taken_up_by_the_next_start(
         daemon.stop()
     left = runs(workplace)
     with workplace.daemon():
-        workplace.finished_runs(2)
+        workplace.wait_finished(2)
 
     assert left == [("first", "cancelled", "shutdown"), ("second", "queued", None)]
     assert runs(workplace)[:2] == [("first", "cancelled", "shutdown"), ("second", "succeeded", None)]
@@ -117,8 +117,9 @@ def test_after_a_kill_the_interrupted_run_is_abandoned_and_the_next_instant_runs
         code = daemon.process.wait(PATIENCE)
     left = runs(workplace)[0]
     with workplace.daemon():
-        interrupted, following = workplace.finished_runs(2)[:2]
+        workplace.wait_finished(2)
 
+    interrupted, following = workplace.finished_runs(2)[:2]
     assert code == -signal.SIGKILL
     assert left == ("pulse", "running", None)
     assert (interrupted["state"], interrupted["reason"]) == ("abandoned", "process_gone")
@@ -144,7 +145,7 @@ def test_systemd_is_told_ready_once_the_first_plan_is_made_and_stopping_as_it_dr
     """The first plan decides what fell due while no daemon was up: it stands in the ledger by then."""
     configure(workplace, primary)
     with workplace.daemon() as daemon:
-        workplace.finished_runs(1)
+        workplace.wait_finished()
         daemon.stop()
     eventually(lambda: _instants_since_the_last(workplace) >= 2)
 

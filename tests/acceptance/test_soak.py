@@ -21,7 +21,7 @@ from support.soak.vitals import LARGEST_LOG, Signs, life_of
 from support.soak.world import FAULTY, TARGETS, jobs, wanted
 
 TESTS = Path(__file__).parents[1]
-LONGEST_REST = 300  # seconds for starts, the last settling and the books
+LONGEST_REST = 1_200  # seconds for starts, the last settling and the books
 ENOUGH = 60  # seconds in which every kind of job has been due
 
 
@@ -123,8 +123,8 @@ LOOKS = [Signs(at, 100_000_000, 40, 10, 4_000_000) for at in range(60)]
     ("last", "told"),
     [
         (Signs(60, 130_000_000, 40, 10, 0), "memory"),
-        (Signs(60, 100_000_000, 60, 10, 0), "descriptors"),
-        (Signs(60, 100_000_000, 40, 15, 0), "threads"),
+        (Signs(60, 100_000_000, 75, 10, 0), "descriptors"),
+        (Signs(60, 100_000_000, 40, 20, 0), "threads"),
         (Signs(60, 100_000_000, 40, 10, LARGEST_LOG + 1), "largest_log"),
     ],
 )

@@ -9,7 +9,7 @@ from support.boot.machine import Machine
 from support.boot.network import network_of
 from support.boot.sandboxed import ALL_THAT_A_COMMAND_MAY, DELIVERY, receiving
 from support.boot.service import PACKAGED, Service, machine_with_promptd
-from support.boot.troubled import Troubled, troubled
+from support.boot.troubled import FED, Troubled, troubled
 from support.debian import NotThere
 from support.workplace import PATIENCE, eventually
 
@@ -89,8 +89,7 @@ def test_a_scheduled_run_is_done_and_the_journal_finds_it_by_its_id(
 
     service.start()
     run = service.ended(2)[1]
-    found = service.journal("--output=json", f"PROMPTD_RUN_ID={run['id']}")
-    lines = [json.loads(line) for line in found.splitlines()]
+    lines = service.story(run["id"])
 
     assert (run["trigger"], run["state"], run["output"]) == ("schedule", "succeeded", "said to a service")
     assert {line["PROMPTD_JOB"] for line in lines} == {"pulse"}
@@ -111,11 +110,11 @@ def test_a_reload_tells_systemd_what_came_of_it_and_a_bad_file_changes_nothing(
     configure(service, provider, PULSE, "{name: second, schedule: never ever, prompt: Hi.}")
     bad = service.systemctl("reload")
     newest = service.rows("SELECT max(id) AS id FROM runs WHERE job = 'second'")[0]["id"]
-    eventually(lambda: service.rows("SELECT id FROM runs WHERE job = 'second' AND id > ?", newest))
+    eventually(lambda: service.rows("SELECT id FROM runs WHERE job = 'second' AND id > ?", newest) or None)
 
     assert good.code == 0, good
     assert bad.code != 0
-    assert "jobs[1].schedule" in service.journal()
+    eventually(lambda: "jobs[1].schedule" in service.journal())
     assert (service.shown("ActiveState"), service.pid) == ("active", pid)
 
 
@@ -182,7 +181,11 @@ def test_a_key_comes_as_a_credential_and_stands_in_no_environment_and_in_nothing
 
 
 def test_it_stops_in_time_and_what_can_end_by_then_does(service: Service, provider: ThreadedLoopback) -> None:
-    """Its commands are not ended with it: systemd sends SIGTERM to the daemon alone."""
+    """Its commands are not ended with it: systemd sends SIGTERM to the daemon alone.
+
+    It would be killed before the 30 s were over for which a daemon drains that is not told otherwise.
+    """
+    service.drop_in("stop", "[Service]\nTimeoutStopSec=28\n")
     provider.script(Endpoint.CHAT, Reply.text("never said").silent(), model="hangs")
     gather = f"gather: {{command: 'until test -e {GO}; do sleep 0.1; done', shell: true}}"
     waits = f"{{name: waits, schedule: null, prompt: Hi., {gather}}}"
@@ -192,11 +195,12 @@ def test_it_stops_in_time_and_what_can_end_by_then_does(service: Service, provid
     for job in ("waits", "hangs"):
         assert service.promptd("job", "run", "--detach", job).code == 0
     eventually(lambda: service.rows("SELECT count(*) AS n FROM runs WHERE state = 'running'")[0]["n"] == 2)
+    provider.wait_received(1, within=PATIENCE)
 
     service.systemctl("stop", "--no-block")
     eventually(lambda: service.shown("ActiveState") == "deactivating")
     service.machine.put(GO, "")
-    stopped = service.systemctl("stop", timeout=20)
+    stopped = service.systemctl("stop")
     ended = {each["job"]: each["state"] for each in service.rows("SELECT job, state FROM runs")}
 
     assert stopped.code == 0
@@ -319,11 +323,9 @@ def test_a_daemon_that_hangs_whole_or_but_for_its_loop_is_restarted_and_says_whe
 
     eventually(lambda: int(hung.shown("NRestarts")) >= 1)
     hung.ended(len(hung.rows("SELECT id FROM runs")) + 1)
-    said = hung.journal()
 
-    assert "Watchdog timeout (limit 12s)" in said
-    assert "Fatal Python error: Aborted" in said
-    eventually(lambda: "asyncio/base_events.py" in hung.journal())
+    wanted = (f"Watchdog timeout (limit {FED:g}s)", "Fatal Python error: Aborted", "asyncio/base_events.py")
+    eventually(lambda: all(each in hung.journal() for each in wanted))
     assert troubles.spoke in (200, 503)
 
 
@@ -332,7 +334,7 @@ def test_a_daemon_that_waits_for_its_database_is_not_restarted(troubles: Trouble
     waited = troubles.locked
     waited.ended(len(waited.rows("SELECT id FROM runs")) + 1)
 
-    assert "database is locked" in waited.journal()
+    eventually(lambda: "database is locked" in waited.journal())
     assert (waited.shown("NRestarts"), waited.pid) == ("0", troubles.locked_pid)
 
 

@@ -13,7 +13,7 @@ from jobs.providers.loopback_replies import Endpoint, Reply
 from jobs.providers.loopback_thread import ThreadedLoopback
 
 CHECKOUT = Path(__file__).parents[2]
-TIMEOUT = 300
+TIMEOUT = 1800
 CONFIG = """
 model: {{provider: custom, base_url: "{url}", model: small, api_key: no-key-required}}
 jobs: [{{name: pulse, schedule: every 1s, prompt: "Say something."}}]

@@ -18,9 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from support import forked
+
 T = TypeVar("T")
 PROMPTD = Path(sys.executable).with_name("promptd")
-PATIENCE = 30.0
+PATIENCE = 60.0  # seconds: it only ends what would fail anyway
 _READY = re.compile(r"figures on port (\d+)")
 
 
@@ -48,7 +50,7 @@ class DaemonProcess:
     def get(self, path: str) -> tuple[int, str]:
         """Ask the daemon over HTTP; return status and body."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=PATIENCE) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as refused:
             return refused.code, refused.read().decode()
@@ -94,18 +96,22 @@ class Workplace:
         kept = {name: os.environ[name] for name in ("PATH", "LANG", "TZ") if name in os.environ}
         return {**kept, "HOME": str(self.directory), "PYTHONWARNINGS": "default", **self.environ}
 
-    def run(self, *words: str, stdin: str | None = None, timeout: float = 60) -> Result:
-        """Run a command to its end."""
-        done = subprocess.run(
-            [str(PROMPTD), "--config", str(self.config), *words],
-            cwd=self.directory,
-            env=self.environment(),
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+    def run(self, *words: str, stdin: str | None = None, timeout: float = 180) -> Result:
+        """Run a command to its end: forked where that is the same, for a start takes half a second of CPU."""
+        words, environ = (str(PROMPTD), "--config", str(self.config), *words), self.environment()
+        if forked.can_fork(environ):
+            done = forked.run(words, cwd=self.directory, env=environ, input=stdin, timeout=timeout)
+        else:
+            done = subprocess.run(
+                words,
+                cwd=self.directory,
+                env=environ,
+                input=stdin,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+                check=False,
+            )
         return Result(done.returncode, done.stdout, done.stderr)
 
     def json(self, *words: str) -> Any:
@@ -166,7 +172,7 @@ class Workplace:
 
         Waits by looking into the file: a command costs half a second of a core each time it is asked.
         """
-        eventually(lambda: len(self._ended(job)) >= number, within=within)
+        self.wait_finished(number, job=job, within=within)
         words = ("run", "list", "--limit", "1000", *(("--job", job) if job else ()))
         runs = [r for r in self.json(*words) if r["finished_at"] and r["state"] not in ("skipped", "missed")]
         return list(reversed(runs))
@@ -189,12 +195,20 @@ class Workplace:
 
     def first_runs(self, *jobs: str, within: float = PATIENCE) -> dict[str, Any]:
         """Wait until each job's first run has ended; return them by job, with their attempts."""
-        eventually(lambda: set(jobs) <= set(self._ended()), within=within)
+        self.wait_first_runs(*jobs, within=within)
         runs = self.json("run", "list", "--limit", "1000")
         firsts = {r["job"]: r for r in runs if r["state"] not in ("skipped", "missed")}
         with ThreadPoolExecutor(2) as two:
             shown = two.map(lambda job: self.shown(firsts[job]["id"]), jobs)
             return dict(zip(jobs, shown, strict=True))
+
+    def wait_first_runs(self, *jobs: str, within: float = PATIENCE) -> None:
+        """Wait until each job's first run has ended. To show one beside a daemon takes it a process."""
+        eventually(lambda: set(jobs) <= set(self._ended()), within=within)
+
+    def wait_finished(self, number: int = 1, *, job: str | None = None, within: float = PATIENCE) -> None:
+        """Wait until that many runs have ended that were not skipped or missed."""
+        eventually(lambda: len(self._ended(job)) >= number, within=within)
 
     def shown(self, run_id: int) -> Any:
         """Return `run show --json` of a run."""
@@ -212,7 +226,7 @@ class Workplace:
 
     def rows(self, query: str, *values: object) -> list[dict[str, Any]]:
         """Read the database file itself, past every layer of ours."""
-        with sqlite3.connect(f"file:{self.database}?mode=ro", uri=True) as connection:
+        with sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=PATIENCE) as connection:
             connection.row_factory = sqlite3.Row
             found = [dict(row) for row in connection.execute(query, values)]
         connection.close()
@@ -227,11 +241,11 @@ def jwt(claims: Mapping[str, Any]) -> str:
 
 
 def eventually(ask: Callable[[], T | None], *, within: float = PATIENCE) -> T:
-    """Ask again and again until there is an answer; fail with the time when there is none."""
+    """Ask again and again until there is an answer, which an empty list is not; fail with the time else."""
     give_up = time.monotonic() + within
     while True:
         answer = ask()
-        if answer is not None and answer is not False:
+        if answer is not None and answer is not False and answer != []:
             return answer
         assert time.monotonic() < give_up, f"nothing within {within} s"
         time.sleep(0.05)
