@@ -21,7 +21,7 @@ from jobs.providers.vault import way_in
 from jobs.request import ApiMode
 from jobs.secret import Redactor
 from jobs.store import attempts as attempt_verbs
-from jobs.store import credentials, tokens
+from jobs.store import credentials, holds, tokens
 from jobs.store.attempts import Place
 from jobs.store.store import Store
 from jobs.store.tokens import SealedTokens, TokenVerb, leave_tokens
@@ -219,9 +219,10 @@ def refresh_request(readable: Readable, sealed: SealedTokens) -> tuple[str, str,
 
 
 def _store(old: SealedTokens, new: SealedTokens, attempt: Attempt, connection: Connection) -> None:
-    """Put new tokens in the place of the old ones, unless a newer login stands there."""
-    if tokens.replace(connection, old, new):
-        tokens.lift_refusals(connection, new, since=attempt.started_at)
+    """Put new tokens in the place of the old ones, unless a newer login stands there; let go whom it held."""
+    since = attempt.started_at
+    if tokens.replace(connection, old, new) and tokens.lift_refusals(connection, new, since=since):
+        holds.open_up(connection, [(new.provider, new.label)], now=since)
 
 
 def _may_be_taken(answer: Answer) -> bool:

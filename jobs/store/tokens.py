@@ -170,17 +170,17 @@ def replace(connection: Connection, old: SealedTokens, new: SealedTokens) -> boo
     return changed.rowcount == 1
 
 
-def lift_refusals(connection: Connection, sealed: SealedTokens, *, since: datetime) -> None:
+def lift_refusals(connection: Connection, sealed: SealedTokens, *, since: datetime) -> int:
     """Lift the marks that refreshes have earned while a slow one, sent at `since`, was under way.
 
-    It had been given up as lost; the token that it brings disproves that.
+    It had been given up as lost; the token that it brings disproves that. Returns how many were lifted.
     """
     refreshes = select(attempts.c.id).where(
         attempts.c.provider == sealed.provider,
         attempts.c.credential == sealed.label,
         attempts.c.purpose == Purpose.REFRESH,
     )
-    connection.execute(
+    lifted = connection.execute(
         delete(marks).where(
             marks.c.provider == sealed.provider,
             marks.c.credential == sealed.label,
@@ -188,6 +188,7 @@ def lift_refusals(connection: Connection, sealed: SealedTokens, *, since: dateti
             marks.c.made_at >= since,
         )
     )
+    return lifted.rowcount
 
 
 def leave_tokens(_connection: Connection) -> None:

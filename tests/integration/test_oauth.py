@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,20 +14,15 @@ from support.http_peer import HttpPeer, answer
 from support.ledger import NOW
 
 from jobs import clock
-from jobs.attempt import Purpose, Step
-from jobs.credential import Readable
 from jobs.errors import ErrorClass
 from jobs.events import RefreshSettled
 from jobs.mark import Status
 from jobs.providers.call import ChainExhausted
 from jobs.providers.loopback import Loopback
 from jobs.providers.loopback_replies import Endpoint, Reply
-from jobs.providers.pool import Habits
 from jobs.providers.rows import ProviderRow
-from jobs.providers.settle import record_unsent
 from jobs.secret import Secret
 from jobs.store import credentials
-from jobs.store.attempts import Failure, Place
 from jobs.store.tables import marks
 
 pytestmark = pytest.mark.anyio
@@ -164,63 +158,6 @@ async def test_two_processes_refresh_one_at_a_time(house: House, server: Loopbac
         await asyncio.gather(house.complete(house.target("login")), other.complete(other.target("login")))
 
     assert refreshes(server) == ["refresh-0"]
-
-
-async def test_who_waits_for_the_refresh_of_another_in_vain_says_so_and_goes_on(
-    house: House, server: Loopback, tmp_path: Path
-) -> None:
-    """Else the ledger would not say why the first target was left."""
-    await house.log_in("login", left=EXPIRED)
-    server.script(Endpoint.TOKEN, Reply.tokens(access_token="new", refresh_token="refresh-1").held())
-
-    async with open_house(tmp_path, providers_of(server)) as other:
-        elsewhere = asyncio.create_task(other.complete(other.target("login"), within=300))
-        await server.wait_received(1, endpoint=Endpoint.TOKEN)
-        await house.complete(house.target("login"), house.target("backup"), within=8)
-        _sent, waited, answered = await house.attempts()
-        (closed,) = await house.marks()
-        server.let_go()
-        await elsewhere
-
-    assert closed.error_class == "auth_unavailable"
-    assert await house.marks() == [], "the token that came disproves it"
-    assert (waited.target_index, waited.purpose, waited.error_class) == (0, "refresh", "auth_unavailable")
-    assert "another process is refreshing" in waited.message
-    assert (answered.target_index, answered.outcome) == (1, "succeeded")
-    assert refreshes(server) == ["refresh-0"]
-
-
-async def test_a_wait_in_vain_closes_no_login_that_has_a_newer_token_by_then(house: House) -> None:
-    """It may be stored between the last look at the lease and the row that tells of the wait."""
-    await house.log_in("login", left=EXPIRED)
-    target, services = house.target("login"), house.services
-    provider = services.registry.provider(target.provider)
-    unsent = partial(
-        record_unsent,
-        vault=services.vault,
-        provider=provider,
-        target=target,
-        place=Place(None, 1, Purpose.MAIN, 0),
-        failure=Failure(ErrorClass.AUTH_UNAVAILABLE, "*/unanswerable", "in vain"),
-        onward=Step.STOP,
-        habits=Habits(),
-        now=clock.utcnow(),
-    )
-
-    def read(connection: Connection) -> Readable:
-        (found,) = services.vault.open(connection, provider, now=clock.utcnow())
-        assert isinstance(found, Readable)
-        return found
-
-    readable = await house.store.read(read)
-    await house.log_in("login", access="newer", generation=1)
-    renewed = await house.store.write(lambda connection: unsent(connection, readable=readable))
-    readable = await house.store.read(read)
-    as_it_was = await house.store.write(lambda connection: unsent(connection, readable=readable))
-
-    assert renewed.mark is None
-    assert as_it_was.mark is not None
-    assert [row.error_class for row in await house.attempts()] == ["auth_unavailable"] * 2
 
 
 async def test_the_new_token_is_stored_before_it_is_used(house: House, server: Loopback) -> None:
