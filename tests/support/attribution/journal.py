@@ -69,7 +69,20 @@ WHEN NEW.outcome = 'failed' AND NEW.recovery IN ('next_credential', 'next_target
       AND (m.model IS NULL OR m.model = NEW.model)
   ) OR EXISTS (
     SELECT 1 FROM credentials c WHERE c.provider = NEW.provider AND c.reset_at >= NEW.started_at
-  );
+  ) OR {renewed};
+END
+"""
+# Whether no refresh could be asked for, and a token or another login came just before that was told.
+_RENEWED = """
+(NEW.rule = '*/unanswerable' AND EXISTS (
+  SELECT 1 FROM journal_logins l
+  WHERE l.provider = NEW.provider AND l.label = NEW.credential
+    AND l.at >= strftime('%Y-%m-%d %H:%M:%f', NEW.started_at, '-10 seconds')
+))
+"""
+_LOGIN = """
+CREATE TRIGGER journal_login_{event} AFTER {event} ON tokens {when} BEGIN
+  INSERT INTO journal_logins VALUES (NEW.provider, NEW.label, strftime('%Y-%m-%d %H:%M:%f', 'now'));
 END
 """
 _TABLES = """
@@ -80,6 +93,8 @@ CREATE TABLE journal_marks (
 );
 CREATE TABLE journal_choices (attempt_id INTEGER PRIMARY KEY, states TEXT);
 CREATE TABLE journal_blames (attempt_id INTEGER PRIMARY KEY, stands INTEGER);
+CREATE TABLE journal_logins (provider TEXT, label TEXT, at TEXT);
+CREATE INDEX journal_logins_of ON journal_logins (provider, label, at);
 """
 
 _RUN = """
@@ -100,7 +115,9 @@ def keep_journal(path: Path, lonely: Iterable[str], *, runs: int) -> None:
     for event in ("INSERT", "UPDATE"):
         connection.execute(_MARK.format(event=event, too_late=_TOO_LATE))
     connection.execute(_CHOICE.format(state=_STATE))
-    connection.execute(_BLAME)
+    connection.execute(_BLAME.format(renewed=_RENEWED))
+    connection.execute(_LOGIN.format(event="INSERT", when=""))
+    connection.execute(_LOGIN.format(event="UPDATE", when="WHEN NEW.generation <> OLD.generation"))
     connection.executemany(_RUN, ((number,) for number in range(1, runs + 1)))
     connection.commit()
     connection.close()

@@ -245,7 +245,10 @@ class Oracle:
                 yield f"attempt {asked.attempt.id} left out {holder.label} of {account.name}, which was open"
 
     def _blames(self, rows: Mapping[int, Row]) -> Iterator[str]:
-        """A failure that closes something has closed what it used: its mark stands as the row is settled."""
+        """A failure that closes something has closed what it used: its mark stands as the row is settled.
+
+        Unless somebody has reset it meanwhile, or brought the token that it lacked.
+        """
         drills = self._record.drills
         for noted in self._rows("SELECT * FROM journal_blames WHERE NOT stands"):
             row = rows[noted["attempt_id"]]
